@@ -2,12 +2,24 @@ import { describe, expect, it } from 'vitest';
 import { Frames } from './frames.ts';
 import { MAILBOX_FRAMES, MailboxReceiver, MailboxSender } from './mailbox.ts';
 import { Memory, PAGE_SIZE } from './memory.ts';
-import { PcpuClient, type PcpuMessage, type PcpuWork, remote, runPcpu } from './pcpu.ts';
+import { dispatch, PcpuClient, type PcpuMessage, type PcpuWork, remote, runPcpu } from './pcpu.ts';
 
 interface Calculator {
   readonly name: string;
   add(a: number, b: number): number;
   fail(): void;
+}
+
+class Real implements Calculator {
+  readonly name = 'real';
+
+  add(a: number, b: number): number {
+    return a + b;
+  }
+
+  fail(): void {
+    throw Object.assign(new RangeError('out of range'), { errno: 34 });
+  }
 }
 
 /** A processor on the same thread: runs when told to, until its mailbox is empty. */
@@ -27,8 +39,7 @@ function machine(runSlice: () => number = () => 0) {
     runSlice,
     signal: (a, b) => signals.push([a, b]),
     call(method, args) {
-      if (method === 'add') return (args[0] as number) + (args[1] as number);
-      throw Object.assign(new RangeError('no such method'), { errno: 38 });
+      return dispatch(new Real(), method, args);
     },
   };
   const run = () => {
@@ -52,7 +63,7 @@ describe('pcpu', () => {
     run();
     await client.ready;
     expect(await sum).toBe(5);
-    await expect(failure).rejects.toMatchObject({ name: 'RangeError', message: 'no such method', errno: 38 });
+    await expect(failure).rejects.toMatchObject({ name: 'RangeError', message: 'out of range', errno: 34 });
     expect(signals).toEqual([[4, 5]]);
   });
 
@@ -60,6 +71,10 @@ describe('pcpu', () => {
     const { client } = machine();
     const calculator = remote<Calculator>(client);
     expect(await calculator).toBe(calculator);
+  });
+
+  it.each(['constructor', 'toString', 'name', '__proto__', 'subtract'])('does not call %s', (method) => {
+    expect(() => dispatch(new Real(), method, [])).toThrow('no such request');
   });
 
   it('reports what its work throws, and fails every call from then on', async () => {

@@ -219,3 +219,14 @@ export function remote<T extends object>(client: PcpuClient): Remote<T> {
     },
   });
 }
+
+/**
+ * The other half of {@link remote}, on the processor: calls a method by name.
+ * @throws RangeError if the object's class has no such method
+ */
+export function dispatch(target: object, method: string, args: readonly unknown[]): unknown {
+  const prototype = Object.getPrototypeOf(target) as Record<string, unknown>;
+  const found = method !== 'constructor' && Object.hasOwn(prototype, method) ? prototype[method] : undefined;
+  if (typeof found !== 'function') throw new RangeError(`no such request: ${method}`);
+  return found.apply(target, args);
+}

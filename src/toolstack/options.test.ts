@@ -1,0 +1,76 @@
+import { describe, expect, it } from 'vitest';
+import { parseOptions, parseSize, USAGE, UsageError } from './options.ts';
+
+describe('options', () => {
+  it('boots Debian without any', () => {
+    expect(parseOptions([])).toEqual({
+      command: 'boot',
+      kernel: null,
+      kernelPackage: 'debian',
+      ramdisk: undefined,
+      cmdline: null,
+      append: '',
+      memory: 256 * 1024,
+      trace: false,
+      symbols: null,
+      quiet: false,
+    });
+  });
+
+  it('takes every option', () => {
+    const line = '--kernel=vmlinuz --no-ramdisk --cmdline=a --append b --memory 64 --trace --symbols s -q';
+    expect(parseOptions(line.split(' '))).toEqual({
+      command: 'boot',
+      kernel: 'vmlinuz',
+      kernelPackage: 'debian',
+      ramdisk: null,
+      cmdline: 'a',
+      append: 'b',
+      memory: 64 * 1024,
+      trace: true,
+      symbols: 's',
+      quiet: true,
+    });
+  });
+
+  it('help and version go before everything else', () => {
+    expect(parseOptions(['--memory', 'x', '--help'])).toEqual({ command: 'help' });
+    expect(parseOptions(['-V'])).toEqual({ command: 'version' });
+  });
+
+  it.each([
+    [['--nope'], "unknown option '--nope'"],
+    [['vmlinuz'], "unexpected argument 'vmlinuz'"],
+    [['--kernel'], "option '--kernel <value>' argument missing"],
+    [['--trace=1'], "option '--trace' does not take an argument"],
+    [['--kernel', ''], '--kernel needs the name of a file'],
+    [['--kernel', 'a', '--kernel-package', 'cloud'], 'exclude each other'],
+    [['--ramdisk', 'a', '--no-ramdisk'], 'exclude each other'],
+    [['--kernel-package', 'arch'], 'choose one of debian, cloud, backports, grub'],
+    [['--memory', '12Q'], 'not a size'],
+    [['--memory', '-1'], 'memory'],
+    [['--memory', '0'], 'multiple of 4 KiB'],
+  ])('refuses %j', (args, message) => {
+    expect(() => parseOptions(args)).toThrow(UsageError);
+    expect(() => parseOptions(args)).toThrow(message);
+    try {
+      parseOptions(args);
+    } catch (error) {
+      expect((error as Error).message).not.toContain('\n');
+    }
+  });
+
+  it('reads sizes', () => {
+    expect(parseSize('128')).toBe(131072);
+    expect(parseSize('128m')).toBe(131072);
+    expect(parseSize('2G')).toBe(2 << 20);
+    expect(parseSize('64K')).toBe(64);
+    expect(() => parseSize('63K')).toThrow('multiple of 4 KiB');
+  });
+
+  it('documents each option', () => {
+    for (const name of ['kernel', 'ramdisk', 'cmdline', 'append', 'memory', 'trace', 'symbols', 'quiet']) {
+      expect(USAGE).toContain(`--${name}`);
+    }
+  });
+});

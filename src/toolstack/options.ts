@@ -1,0 +1,132 @@
+/**
+ * The command line of xenolith: what it accepts, what it says about itself.
+ */
+import { parseArgs } from 'node:util';
+
+/** The command line is wrong: exit status 2. */
+export class UsageError extends Error {}
+
+/** Kernels that a recipe fetches (src/toolstack/images). */
+export const KERNEL_PACKAGES = ['debian', 'cloud', 'backports', 'grub'] as const;
+export type KernelPackage = (typeof KERNEL_PACKAGES)[number];
+
+export interface BootOptions {
+  /** The user's own kernel, or null: the package's. */
+  kernel: string | null;
+  kernelPackage: KernelPackage;
+  /** The user's own initial RAM disk; null: none; undefined: the one that goes with the kernel. */
+  ramdisk: string | null | undefined;
+  /** Replaces the default command line. */
+  cmdline: string | null;
+  /** Added at the end of the command line. */
+  append: string;
+  /** Memory of the domain in KiB, a multiple of 4. */
+  memory: number;
+  trace: boolean;
+  /** A System.map, or an ELF file with symbols. */
+  symbols: string | null;
+  quiet: boolean;
+}
+
+export type Options = { command: 'help' } | { command: 'version' } | ({ command: 'boot' } & BootOptions);
+
+/** What a domain gets if nobody says otherwise, in KiB. */
+const DEFAULT_MEMORY = 256 << 10;
+
+export const USAGE = `Usage: xenolith [options]
+
+Boots a kernel that knows Xen's paravirtual interface, unmodified, as a domain on a
+processor made of WebAssembly. Without options: Debian's stock kernel and a shell.
+
+  --kernel FILE          boot this kernel (a bzImage or an ELF file)
+  --kernel-package NAME  boot the kernel of a Debian package, fetched through apt:
+                         debian (default), cloud, backports or grub
+  --ramdisk FILE         initial RAM disk, instead of the one with the busybox shell
+  --no-ramdisk           no initial RAM disk
+  --cmdline STRING       the kernel's command line, instead of the default one
+  --append STRING        added to the command line
+  --memory SIZE          memory of the domain: MiB, or with a suffix K, M or G (256)
+  --trace                print every hypercall and its result on standard error
+  --symbols FILE         System.map or ELF file that names addresses in a crash dump
+  -q, --quiet            no progress messages
+  -h, --help             print this
+  -V, --version          print the version
+
+On a terminal, Ctrl-] switches the domain off. If standard input is not a terminal, its
+lines go to the shell in the domain, which powers off at their end.
+
+Exit status: 0 the domain powered off (for piped-in lines: the status of the shell);
+1 it could not be started; 2 wrong usage; 70 it crashed; 128+N ended by signal N.
+`;
+
+const OPTIONS = {
+  kernel: { type: 'string' },
+  'kernel-package': { type: 'string' },
+  ramdisk: { type: 'string' },
+  'no-ramdisk': { type: 'boolean' },
+  cmdline: { type: 'string' },
+  append: { type: 'string' },
+  memory: { type: 'string' },
+  trace: { type: 'boolean' },
+  symbols: { type: 'string' },
+  quiet: { type: 'boolean', short: 'q' },
+  help: { type: 'boolean', short: 'h' },
+  version: { type: 'boolean', short: 'V' },
+} as const;
+
+/** @throws UsageError */
+export function parseOptions(args: readonly string[]): Options {
+  const values = parse(args);
+  if (values.help) return { command: 'help' };
+  if (values.version) return { command: 'version' };
+  if (values.kernel !== undefined && values['kernel-package'] !== undefined) {
+    throw new UsageError('--kernel and --kernel-package exclude each other');
+  }
+  if (values.ramdisk !== undefined && values['no-ramdisk']) {
+    throw new UsageError('--ramdisk and --no-ramdisk exclude each other');
+  }
+  return {
+    command: 'boot',
+    kernel: file('kernel', values.kernel) ?? null,
+    kernelPackage: kernelPackage(values['kernel-package'] ?? 'debian'),
+    ramdisk: values['no-ramdisk'] ? null : file('ramdisk', values.ramdisk),
+    cmdline: values.cmdline ?? null,
+    append: values.append ?? '',
+    memory: values.memory === undefined ? DEFAULT_MEMORY : parseSize(values.memory),
+    trace: values.trace ?? false,
+    symbols: file('symbols', values.symbols) ?? null,
+    quiet: values.quiet ?? false,
+  };
+}
+
+function parse(args: readonly string[]) {
+  try {
+    return parseArgs({ args: [...args], options: OPTIONS, allowPositionals: false, strict: true }).values;
+  } catch (error) {
+    // Node adds advice in further sentences that does not fit here ("To specify a positional argument ...").
+    const [sentence] = (error as Error).message.split(/\.(?:\s|$)|\n/);
+    throw new UsageError(sentence!.charAt(0).toLowerCase() + sentence!.slice(1));
+  }
+}
+
+function file(option: string, name: string | undefined): string | undefined {
+  if (name === '') throw new UsageError(`--${option} needs the name of a file`);
+  return name;
+}
+
+function kernelPackage(name: string): KernelPackage {
+  const known = KERNEL_PACKAGES.find((each) => each === name);
+  if (!known) throw new UsageError(`--kernel-package ${name}: choose one of ${KERNEL_PACKAGES.join(', ')}`);
+  return known;
+}
+
+/** A size as people write it: MiB, or with K, M or G. @returns KiB, a multiple of 4 @throws UsageError */
+export function parseSize(text: string): number {
+  const match = /^(\d{1,9})([KMG]?)$/i.exec(text);
+  if (!match) throw new UsageError(`--memory ${text}: not a size (examples: 256, 256M, 1G)`);
+  const unit = match[2]!.toUpperCase();
+  const kib = Number(match[1]) * (unit === 'K' ? 1 : unit === 'G' ? 1 << 20 : 1 << 10);
+  if (kib === 0 || kib % 4 !== 0)
+    throw new UsageError(`--memory ${text}: must be a multiple of 4 KiB above 0`);
+  return kib;
+}
