@@ -1,0 +1,98 @@
+/** A system under measurement: a process whose standard output is a guest's console. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+
+/** Clock ticks a second in /proc (USER_HZ, the same on every Linux of today). */
+const TICKS = 100;
+
+export class System {
+  private readonly child: ChildProcess;
+  private output = '';
+  private errors = '';
+  private firstByte: number | null = null;
+  private watcher: () => void = () => {};
+  private status: string | null = null;
+
+  constructor(program: string, args: readonly string[]) {
+    this.child = spawn(program, args, { stdio: 'pipe' });
+    this.child.stdout!.setEncoding('latin1').on('data', (text: string) => {
+      this.firstByte ??= performance.now();
+      this.output += text;
+      this.watcher();
+    });
+    this.child.stderr!.setEncoding('latin1').on('data', (text: string) => {
+      this.errors += text;
+      this.watcher();
+    });
+    this.child.stdin!.on('error', () => {});
+    this.child.on('error', (error) => this.finish(error.message));
+    this.child.on('close', (code, signal) => this.finish(`status ${code ?? signal}`));
+  }
+
+  private finish(status: string): void {
+    this.status = status;
+    this.watcher();
+  }
+
+  /** When the guest's console said its first byte, in ms of performance.now(). */
+  get entered(): number {
+    if (this.firstByte === null) throw new Error('the console is silent');
+    return this.firstByte;
+  }
+
+  /** Waits for a text on the console (or on standard error); gives the match. @throws Error if it does not come */
+  async see(pattern: RegExp, seconds = 300, where: 'output' | 'errors' = 'output'): Promise<RegExpExecArray> {
+    return new Promise((resolve, reject) => {
+      const fail = (why: string) => {
+        this.watcher = () => {};
+        clearTimeout(timer);
+        reject(new Error(`${why} before ${pattern}: ${(this.output + this.errors).slice(-1500)}`));
+      };
+      const timer = setTimeout(() => fail(`${seconds} s passed`), seconds * 1000);
+      this.watcher = () => {
+        const match = pattern.exec(this[where]);
+        if (match) {
+          this.watcher = () => {};
+          clearTimeout(timer);
+          resolve(match);
+        } else if (this.status !== null) fail(`it ended (${this.status})`);
+      };
+      this.watcher();
+    });
+  }
+
+  type(text: string): void {
+    this.child.stdin!.write(text);
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.child.kill(signal);
+  }
+
+  /** Forgets what was said on standard error, so that the next {@link see} there sees only what is new. */
+  forgetErrors(): void {
+    this.errors = '';
+  }
+
+  /** CPU time so far, in seconds, of all its threads. */
+  get cpuSeconds(): number {
+    const stat = readFileSync(`/proc/${this.child.pid}/stat`, 'latin1');
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return (Number(fields[11]) + Number(fields[12])) / TICKS;
+  }
+
+  /** Memory of the host that it holds now, in MiB. */
+  get residentMiB(): number {
+    const status = readFileSync(`/proc/${this.child.pid}/status`, 'latin1');
+    return Number(/^VmRSS:\s*(\d+) kB/m.exec(status)![1]) / 1024;
+  }
+
+  /** Ends it, however it takes that. */
+  async end(): Promise<void> {
+    if (this.status !== null) return;
+    await new Promise<void>((resolve) => {
+      this.child.once('close', () => resolve());
+      this.child.kill('SIGKILL');
+    });
+  }
+}
