@@ -1,0 +1,422 @@
+/**
+ * A domain's memory: its frame numbers and the machine frames behind them, what it owns and what it is lent.
+ *
+ * Who may use a frame for what, and the counts that decide it, is the subject of page-tables.ts; read its head
+ * first. This file adds where frames come from and go to:
+ *
+ *   - A page of the domain's own memory (*RAM*) is entered with one reference, the domain's claim on it. Giving a
+ *     page back drops that claim; the frame itself is free, and its number too, when the last reference is gone
+ *     (a mapping, a pin, a grant in use). Until then it counts as the domain's.
+ *   - Free machine frames hold nothing of anybody: they are cleared when they are given back.
+ *   - References that others hold (descriptor tables, grants, registered areas) are recorded in `holds`, so that
+ *     all counts can be derived anew, which checkInvariants() does. They outlive destroy(): a frame that is still
+ *     held goes when it is put, and the last one takes the tables with it.
+ *
+ * Machine frames enter and leave a domain here only (enter, freed). When domains come to share machine frames, a
+ * machine frame's own count belongs in these two places.
+ */
+import { type Frames, OutOfFrames } from '../../machine/frames.ts';
+import { PAGE_SHIFT, PAGE_SIZE } from '../../machine/memory.ts';
+import type { PhysicalSpace, Processor } from '../../x86/processor.ts';
+import type { Domain } from '../domain.ts';
+import { HypercallError } from '../hypercall.ts';
+import { ERRNO } from '../public/errno.ts';
+import { E820 } from '../public/memory.ts';
+import type { Vcpu } from '../vcpu.ts';
+import { ALLOCATED, FrameTable, FrameType, Kind, PINNED } from './frame-table.ts';
+import { type Books, violations } from './invariants.ts';
+import { FIRST_MFN, type FrameLayout, frameLayout } from './layout.ts';
+import { MachineToPhys } from './machine-to-phys.ts';
+import { PageTables } from './page-tables.ts';
+
+/** A range of the pseudo-physical memory map that the guest is told. Bytes. */
+export interface MemoryMapEntry {
+  readonly address: number;
+  readonly length: number;
+  /** public/memory.ts E820. */
+  readonly type: number;
+}
+
+/** How a frame of the hypervisor appears to the guest. */
+export interface XenFrameAccess {
+  readonly writable: boolean;
+  readonly guestMappable: boolean;
+}
+
+export class DomainMemory {
+  readonly space: PhysicalSpace;
+  /** The most pages that the domain may own. */
+  readonly maxPages: number;
+  /** Pages that it owns now, those included that it gave back but that are still referred to. */
+  totalPages = 0;
+  /** shared_info's frame number and linear address. */
+  readonly sharedInfoMfn: number;
+  readonly sharedInfo: number;
+  /** What XENMEM_memory_map answers. */
+  memoryMap: readonly MemoryMapEntry[];
+  readonly table: FrameTable;
+  readonly pageTables: PageTables;
+  readonly machineToPhys: MachineToPhys;
+  private readonly layout: FrameLayout;
+  private readonly domain: Domain;
+  private readonly frames: Frames;
+  private readonly processorOf: () => Processor;
+  /** References and type counts that code outside the page tables holds, by frame number. */
+  private readonly holds = new Map<number, { references: number; types: number }>();
+  private nextFree = FIRST_MFN;
+  private destroyed = false;
+  private released = false;
+
+  /**
+   * @param maxPages the most pages that the domain may own, at least 1
+   * @param descriptorsValid whether a guest may have all the descriptors of a frame (its linear address)
+   * @throws HypercallError ENOMEM
+   */
+  constructor(
+    domain: Domain,
+    frames: Frames,
+    processorOf: () => Processor,
+    maxPages: number,
+    descriptorsValid: (linear: number) => boolean = () => false,
+  ) {
+    this.domain = domain;
+    this.frames = frames;
+    this.processorOf = processorOf;
+    this.maxPages = maxPages;
+    this.memoryMap = [{ address: 0, length: maxPages * PAGE_SIZE, type: E820.RAM }];
+    this.layout = frameLayout(maxPages);
+    const taken: { release(): void }[] = [];
+    try {
+      this.table = new FrameTable(frames, this.layout.limit);
+      taken.push(this.table);
+      this.machineToPhys = new MachineToPhys(frames, this.table, this.layout);
+      taken.push(this.machineToPhys);
+      const shared = frames.alloc();
+      this.sharedInfo = shared * PAGE_SIZE;
+      this.sharedInfoMfn = this.layout.ramEnd;
+      this.table.enter(this.sharedInfoMfn, shared, Kind.xenWritable);
+    } catch (error) {
+      for (const part of taken) part.release();
+      throw outOfMemory(error);
+    }
+    this.space = { frameTable: this.table.address, frameLimit: this.layout.limit, generation: 0 };
+    this.pageTables = new PageTables(this.table, this.space, processorOf, {
+      freed: (mfn) => this.freed(mfn),
+      descriptorsValid,
+      xenSlotLow: (slot) => this.machineToPhys.slotLow(slot),
+      xenSlotHigh: (slot) => this.machineToPhys.slotHigh(slot),
+    });
+  }
+
+  /** The machine frame behind a frame number, 0 if none. @param mfn any number */
+  machineFrame(mfn: number): number {
+    return mfn >= 0 && mfn < this.layout.limit && !this.released ? this.table.machine[mfn]! : 0;
+  }
+
+  /** Linear address of a frame, 0 if none. @param mfn any number */
+  linear(mfn: number): number {
+    return this.machineFrame(mfn) * PAGE_SIZE;
+  }
+
+  /** Is it a frame of the domain's own memory? @param mfn any number */
+  owns(mfn: number): boolean {
+    return mfn >= FIRST_MFN && mfn < this.layout.ramEnd && this.table.kinds[mfn] === Kind.ram;
+  }
+
+  /**
+   * New pages for the domain, cleared.
+   * @returns their frame numbers, ascending
+   * @throws HypercallError ENOMEM: more than the domain may have, or than there is; nothing is given then
+   */
+  populate(count: number): number[] {
+    if (count < 0 || this.totalPages + count > this.maxPages) throw new HypercallError(ERRNO.ENOMEM);
+    const mfns: number[] = [];
+    try {
+      for (let i = 0; i < count; i++) mfns.push(this.add(this.freeNumber()));
+    } catch (error) {
+      for (const mfn of mfns) this.pageTables.unreference(mfn);
+      throw outOfMemory(error);
+    }
+    return mfns;
+  }
+
+  /**
+   * 2^order new pages whose numbers follow each other, the first one a multiple of the count.
+   * @returns the first one's number
+   * @throws HypercallError ENOMEM, as populate
+   */
+  populateExtent(order: number): number {
+    if (order === 0) return this.populate(1)[0]!;
+    const count = 2 ** order;
+    if (this.totalPages + count > this.maxPages) throw new HypercallError(ERRNO.ENOMEM);
+    const first = this.table.findFreeRun(FIRST_MFN, this.layout.ramEnd, count);
+    if (first < 0) throw new HypercallError(ERRNO.ENOMEM);
+    let done = 0;
+    try {
+      for (; done < count; done++) this.add(first + done);
+    } catch (error) {
+      while (done > 0) this.pageTables.unreference(first + --done);
+      throw outOfMemory(error);
+    }
+    return first;
+  }
+
+  /** The domain gives up its claim on a page. @returns false if it has none (not its own, or given up before) */
+  giveBack(mfn: number): boolean {
+    if (!this.claims(mfn)) return false;
+    this.table.states[mfn]! &= ~ALLOCATED;
+    this.pageTables.unreference(mfn);
+    return true;
+  }
+
+  /** Does the domain have a claim on the page? False for a page that was given back and is only still referred to. */
+  claims(mfn: number): boolean {
+    return this.owns(mfn) && (this.table.states[mfn]! & ALLOCATED) !== 0;
+  }
+
+  /**
+   * A frame of the hypervisor gets a frame number in this domain. The machine frame stays the caller's.
+   * @throws HypercallError ENOMEM: no numbers left
+   */
+  addXenFrame(machineFrame: number, { writable, guestMappable }: XenFrameAccess): number {
+    const kind = !guestMappable ? Kind.xenPrivate : writable ? Kind.xenWritable : Kind.xenReadonly;
+    return this.enter(machineFrame, kind);
+  }
+
+  /**
+   * Takes such a number away again.
+   * @throws HypercallError EBUSY: the guest maps it
+   */
+  removeXenFrame(mfn: number): void {
+    this.leave(mfn, (kind) => kind >= Kind.xenWritable && kind <= Kind.xenPrivate);
+  }
+
+  /**
+   * Another domain's machine frame gets a frame number in this domain, for a grant mapping. Its owner has to hold
+   * a reference (for a writable mapping also a count of the type writable) until unmapForeign.
+   * @throws HypercallError ENOMEM: no numbers left
+   */
+  mapForeign(machineFrame: number, readonly: boolean): number {
+    return this.enter(machineFrame, readonly ? Kind.foreignReadonly : Kind.foreignWritable);
+  }
+
+  /** @throws HypercallError EBUSY: an entry still maps it */
+  unmapForeign(mfn: number): void {
+    this.leave(mfn, (kind) => kind === Kind.foreignReadonly || kind === Kind.foreignWritable);
+  }
+
+  /**
+   * Keeps a page of the domain's own from being freed, until putPage.
+   * @throws HypercallError EINVAL: not a page of its own
+   */
+  getPage(mfn: number): void {
+    if (!this.owns(mfn) || this.pageTables.reference(mfn) !== 0) throw new HypercallError(ERRNO.EINVAL);
+    this.hold(mfn, 1, 0);
+  }
+
+  putPage(mfn: number): void {
+    this.hold(mfn, -1, 0);
+    this.pageTables.unreference(mfn);
+    this.releaseIfUnused();
+  }
+
+  /**
+   * Keeps a page of the domain's own a page of a type (a reference too), until putPageType. Whoever writes to a
+   * guest's page by other means than the guest's own mappings, for longer than a moment, needs `writable`.
+   * @throws HypercallError EINVAL: not a page of its own, or contents that do not fit; EBUSY: in use otherwise
+   */
+  getPageType(mfn: number, type: FrameType): void {
+    const error = this.owns(mfn) ? this.pageTables.take(mfn, type) : -ERRNO.EINVAL;
+    if (error !== 0) throw new HypercallError(error === -ERRNO.EBUSY ? ERRNO.EBUSY : ERRNO.EINVAL);
+    this.hold(mfn, 1, 1);
+  }
+
+  putPageType(mfn: number): void {
+    this.hold(mfn, -1, -1);
+    this.pageTables.drop(mfn);
+    this.releaseIfUnused();
+  }
+
+  /**
+   * The guest pins a page table.
+   * @returns 0; -EINVAL: pinned already, not its own, or contents that do not fit; -EBUSY: in use otherwise
+   */
+  pin(mfn: number, type: FrameType): number {
+    if (!this.owns(mfn)) return -ERRNO.EINVAL;
+    const error = this.pageTables.take(mfn, type);
+    if (error !== 0) return error;
+    if ((this.table.states[mfn]! & PINNED) !== 0) {
+      this.pageTables.drop(mfn);
+      return -ERRNO.EINVAL;
+    }
+    this.table.states[mfn]! |= PINNED;
+    return 0;
+  }
+
+  /** @returns 0, or -EINVAL: not pinned */
+  unpin(mfn: number): number {
+    if (!this.owns(mfn) || (this.table.states[mfn]! & PINNED) === 0) return -ERRNO.EINVAL;
+    this.table.states[mfn]! &= ~PINNED;
+    this.pageTables.drop(mfn);
+    return 0;
+  }
+
+  /**
+   * Gives a vCPU its root tables, validated and held as long as they are loaded, and loads them.
+   * @param userMfn 0: none
+   * @throws HypercallError EINVAL or EBUSY as getPageType; the old roots stay then
+   */
+  loadRoots(vcpu: Vcpu, kernelMfn: number, userMfn: number): void {
+    const { kernelRoot, userRoot } = vcpu;
+    if (kernelMfn !== kernelRoot) this.takeRoot(kernelMfn);
+    if (userMfn !== userRoot && userMfn !== 0) {
+      try {
+        this.takeRoot(userMfn);
+      } catch (error) {
+        if (kernelMfn !== kernelRoot) this.pageTables.drop(kernelMfn);
+        throw error;
+      }
+    }
+    vcpu.kernelRoot = kernelMfn;
+    vcpu.userRoot = userMfn;
+    this.processorOf().loadRoots(vcpu.cpu, kernelMfn, userMfn);
+    if (kernelRoot !== 0 && kernelMfn !== kernelRoot) this.pageTables.drop(kernelRoot);
+    if (userRoot !== 0 && userMfn !== userRoot) this.pageTables.drop(userRoot);
+  }
+
+  /** A vCPU that will not run again (or starts anew) lets go of its root tables. */
+  dropRoots(vcpu: Vcpu): void {
+    const { kernelRoot, userRoot } = vcpu;
+    vcpu.kernelRoot = 0;
+    vcpu.userRoot = 0;
+    if (kernelRoot !== 0) this.pageTables.drop(kernelRoot);
+    if (userRoot !== 0) this.pageTables.drop(userRoot);
+  }
+
+  /** Pseudo-physical number of a frame as the guest set it, -1 if none. */
+  m2p(mfn: number): number {
+    return this.machineToPhys.get(mfn);
+  }
+
+  /** @param mfn of a frame of the domain's own; others are left as they are @param pfn -1: none */
+  setM2p(mfn: number, pfn: number): void {
+    if (!this.owns(mfn)) return;
+    if (pfn < 0) this.machineToPhys.set(mfn, 0xffffffff, 0xffffffff);
+    else this.machineToPhys.set(mfn, pfn >>> 0, Math.floor(pfn / 2 ** 32));
+  }
+
+  /** Everything that is wrong with the types and counts, worked out from the tables themselves: for tests. */
+  checkInvariants(): string[] {
+    if (this.destroyed) return [];
+    const books: Books = {
+      table: this.table,
+      holds: this.holds,
+      roots: this.domain.vcpus.flatMap((vcpu) => [vcpu.kernelRoot, vcpu.userRoot]).filter((mfn) => mfn !== 0),
+      totalPages: this.totalPages,
+      ramEnd: this.layout.ramEnd,
+      xenSlotLow: (slot) => this.machineToPhys.slotLow(slot),
+      xenSlotHigh: (slot) => this.machineToPhys.slotHigh(slot),
+    };
+    return violations(books);
+  }
+
+  /**
+   * Ends the domain's memory: no vCPU of it runs again. Frames that others still hold follow when they are put.
+   * The page tables are not taken apart: with the domain all that they held is gone.
+   */
+  destroy(): void {
+    if (this.destroyed) return;
+    this.destroyed = true;
+    for (const vcpu of this.domain.vcpus) {
+      vcpu.kernelRoot = 0;
+      vcpu.userRoot = 0;
+    }
+    this.space.generation++;
+    const { kinds, references, typeCounts, states } = this.table;
+    for (let mfn = FIRST_MFN; mfn < this.layout.ramEnd; mfn++) {
+      if (kinds[mfn] !== Kind.ram) continue;
+      const hold = this.holds.get(mfn);
+      if (hold === undefined) this.freed(mfn);
+      else {
+        references[mfn] = hold.references;
+        typeCounts[mfn] = hold.types;
+        // What such a frame is now is nobody's page table: a later drop must not go through its entries.
+        states[mfn] = FrameType.writable;
+      }
+    }
+    this.releaseIfUnused();
+  }
+
+  /** The lowest free number for a page of RAM. The caller has checked that the domain may have one. */
+  private freeNumber(): number {
+    let mfn = this.table.findFree(this.nextFree, this.layout.ramEnd);
+    if (mfn < 0) mfn = this.table.findFree(FIRST_MFN, this.layout.ramEnd);
+    if (mfn < 0) throw new HypercallError(ERRNO.ENOMEM);
+    this.nextFree = mfn + 1;
+    return mfn;
+  }
+
+  private add(mfn: number): number {
+    this.table.enter(mfn, this.frames.alloc(), Kind.ram);
+    this.totalPages++;
+    return mfn;
+  }
+
+  /** A frame of the domain's own has lost its last reference. */
+  private freed(mfn: number): void {
+    const machineFrame = this.table.machine[mfn]!;
+    this.table.clear(mfn);
+    this.machineToPhys.set(mfn, 0xffffffff, 0xffffffff);
+    this.totalPages--;
+    if (mfn < this.nextFree) this.nextFree = mfn;
+    const processor = this.processorOf();
+    processor.revoke(machineFrame);
+    this.table.memory.frame(machineFrame).fill(0);
+    processor.written(machineFrame);
+    this.frames.release(machineFrame);
+  }
+
+  private enter(machineFrame: number, kind: Kind): number {
+    const mfn = this.table.findFree(this.layout.ramEnd, this.layout.xenEnd);
+    if (mfn < 0) throw new HypercallError(ERRNO.ENOMEM);
+    this.table.enter(mfn, machineFrame, kind);
+    return mfn;
+  }
+
+  private leave(mfn: number, expected: (kind: number) => boolean): void {
+    const { kinds, references, machine } = this.table;
+    if (mfn < this.layout.ramEnd || mfn >= this.layout.xenEnd || !expected(kinds[mfn]!))
+      throw new HypercallError(ERRNO.EINVAL);
+    if (references[mfn] !== 1) throw new HypercallError(ERRNO.EBUSY);
+    const machineFrame = machine[mfn]!;
+    this.table.clear(mfn);
+    this.processorOf().revoke(machineFrame);
+  }
+
+  private takeRoot(mfn: number): void {
+    const error = this.owns(mfn) ? this.pageTables.take(mfn, FrameType.l4) : -ERRNO.EINVAL;
+    if (error !== 0) throw new HypercallError(error === -ERRNO.EBUSY ? ERRNO.EBUSY : ERRNO.EINVAL);
+  }
+
+  private hold(mfn: number, references: number, types: number): void {
+    const hold = this.holds.get(mfn) ?? { references: 0, types: 0 };
+    hold.references += references;
+    hold.types += types;
+    if (hold.references < 0 || hold.types < 0)
+      throw new RangeError(`frame ${mfn} was put more often than got`);
+    if (hold.references === 0) this.holds.delete(mfn);
+    else this.holds.set(mfn, hold);
+  }
+
+  private releaseIfUnused(): void {
+    if (!this.destroyed || this.released || this.totalPages !== 0) return;
+    this.released = true;
+    this.frames.release(this.sharedInfo >>> PAGE_SHIFT);
+    this.machineToPhys.release();
+    this.table.release();
+  }
+}
+
+function outOfMemory(error: unknown): unknown {
+  return error instanceof OutOfFrames ? new HypercallError(ERRNO.ENOMEM) : error;
+}
