@@ -1,0 +1,90 @@
+/**
+ * What the manual leaves open (Intel SDM volume 2, the pages of the instructions), so that it must not be compared.
+ *
+ * Definition.undefinedFlags names the flags that are always undefined; what depends on operands stands here.
+ */
+import { operandBits } from '../../src/x86/isa/encoding.ts';
+import { FLAG } from '../../src/x86/state.ts';
+import type { Instruction } from './instruction.ts';
+import { CASE } from './wire.ts';
+
+const STATUS = FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.OF;
+/** Condition codes of the x87 status word. */
+const CONDITION: Record<string, number> = { C0: 1 << 8, C1: 1 << 9, C2: 1 << 10, C3: 1 << 14 };
+
+export interface Undefined {
+  /** Bits of RFLAGS. */
+  flags: number;
+  /** Bits of the x87 status word. */
+  status: number;
+  /** The operand that the instruction writes is undefined as a whole. */
+  destination: boolean;
+  /**
+   * Results that are approximations by definition: relative error that the manual allows for each binary32 lane
+   * (both sides have it), or, for x87, units in the last place.
+   */
+  lanes: number;
+  ulps: number;
+  /** Ranges of the memory operand, in bytes from its start, that hold no defined value. */
+  memory: readonly (readonly [number, number])[];
+}
+
+/** Last opcode, instruction and operand pointers: processors differ in when they record them. */
+const POINTERS_FXSAVE = [[6, 24]] as const;
+const POINTERS_ENVIRONMENT = [[12, 28]] as const;
+
+/** RCPPS and its kin: relative error at most 1.5 * 2^-12; two of them differ by no more than twice that. */
+const LANE_ERROR = 2 * 1.5 * 2 ** -12;
+/** x87 transcendentals: less than 1 unit in the last place each (SDM volume 1, 8.3.10). */
+const TRANSCENDENTAL = /^(F2XM1|FYL2X|FYL2XP1|FPTAN|FPATAN|FSIN|FCOS|FSINCOS)$/;
+
+function flagBits(names: string | undefined): { flags: number; status: number } {
+  let flags = 0;
+  let status = 0;
+  for (const name of (names ?? '').split(' ')) {
+    if (name in FLAG) flags |= FLAG[name as keyof typeof FLAG];
+    else if (name in CONDITION) status |= CONDITION[name]!;
+    else if (name !== '') throw new Error(`undefined flag '${name}'`);
+  }
+  return { flags, status };
+}
+
+/** The unmasked count of a shift or rotate. */
+function shiftCount(instruction: Instruction, view: DataView, at: number): number {
+  const { form } = instruction.variant;
+  const last = form.operands.at(-1);
+  if (last === undefined || last.kind === '1') return 1;
+  if (last.kind === 'I') return Number(instruction.choice.immediates[0]! & 0xffn);
+  return view.getUint8(at + CASE.regs + 8);
+}
+
+/** @param at where the case begins in `view` */
+export function undefinedAfter(instruction: Instruction, view: DataView, at: number): Undefined {
+  const { form } = instruction.variant;
+  const { definition } = form;
+  const result: Undefined = {
+    ...flagBits(definition.undefinedFlags),
+    destination: false,
+    lanes: /^(RCP|RSQRT)[PS]S$/.test(definition.name) ? LANE_ERROR : 0,
+    ulps: TRANSCENDENTAL.test(definition.name) ? 2 : 0,
+    memory: [],
+  };
+  if (/^FXSAVE/.test(definition.name)) result.memory = POINTERS_FXSAVE;
+  if (/^F(NSTENV|NSAVE|STENV|SAVE)$/.test(definition.name)) result.memory = POINTERS_ENVIRONMENT;
+  if (!/^(SHL|SAL|SHR|SAR|ROL|ROR|RCL|RCR|SHLD|SHRD)$/.test(definition.name)) return result;
+
+  const bits = operandBits(form.operands[0]!.size, form.size);
+  const count = shiftCount(instruction, view, at) & (bits === 64 ? 63 : 31);
+  result.flags = 0;
+  // A count of zero changes no flag.
+  if (count === 0) return result;
+  if (count !== 1) result.flags |= FLAG.OF;
+  if (definition.name.startsWith('SH') || definition.name.startsWith('SA')) result.flags |= FLAG.AF;
+  if (/^SH[LR]D$/.test(definition.name)) {
+    if (count > bits) {
+      result.flags = STATUS;
+      result.destination = true;
+    }
+  } else if (/^(SHL|SAL|SHR)$/.test(definition.name) && count >= bits) result.flags |= FLAG.CF;
+  return result;
+}
