@@ -142,14 +142,15 @@ export class DomainMemory {
 
   /**
    * 2^order new pages whose numbers follow each other, the first one a multiple of the count.
+   * @param returning how many pages the domain is about to give back for them
    * @returns the first one's number
    * @throws HypercallError ENOMEM, as populate
    */
-  populateExtent(order: number): number {
-    if (order === 0) return this.populate(1)[0]!;
+  populateExtent(order: number, returning = 0): number {
     const count = 2 ** order;
-    if (this.totalPages + count > this.maxPages) throw new HypercallError(ERRNO.ENOMEM);
-    const first = this.table.findFreeRun(FIRST_MFN, this.layout.ramEnd, count);
+    if (this.totalPages + count > this.maxPages + returning) throw new HypercallError(ERRNO.ENOMEM);
+    const first =
+      order === 0 ? this.freeNumber() : this.table.findFreeRun(FIRST_MFN, this.layout.ramEnd, count);
     if (first < 0) throw new HypercallError(ERRNO.ENOMEM);
     let done = 0;
     try {
@@ -172,6 +173,11 @@ export class DomainMemory {
   /** Does the domain have a claim on the page? False for a page that was given back and is only still referred to. */
   claims(mfn: number): boolean {
     return this.owns(mfn) && (this.table.states[mfn]! & ALLOCATED) !== 0;
+  }
+
+  /** Is the domain's claim all that there is to the page: nothing maps it, nobody holds it? */
+  exclusive(mfn: number): boolean {
+    return this.claims(mfn) && this.table.references[mfn] === 1;
   }
 
   /**
@@ -291,6 +297,11 @@ export class DomainMemory {
     vcpu.userRoot = 0;
     if (kernelRoot !== 0) this.pageTables.drop(kernelRoot);
     if (userRoot !== 0) this.pageTables.drop(userRoot);
+  }
+
+  /** The hypervisor wrote to a page of the domain's. */
+  wrote(mfn: number): void {
+    this.processorOf().written(this.table.machine[mfn]!);
   }
 
   /** Pseudo-physical number of a frame as the guest set it, -1 if none. */

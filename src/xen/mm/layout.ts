@@ -30,7 +30,7 @@ export interface FrameLayout {
 /** @param maxPages the most pages that the domain may own */
 export function frameLayout(maxPages: number): FrameLayout {
   // More numbers than pages: an aligned run can be found for an exchange, and pages given back live on while mapped.
-  const ramEnd = FIRST_MFN + maxPages + 512 + (maxPages >>> 5);
+  const ramEnd = FIRST_MFN + maxPages + 1024 + (maxPages >>> 5);
   const xenEnd = ramEnd + XEN_FRAMES;
   let limit = xenEnd;
   // The table has entries for its own frames too.

@@ -1,0 +1,65 @@
+/**
+ * What mmu_update and mmuext_op have in common: an array of requests, carried out in order until one fails, with
+ * the number done written back. A long call pauses after a bounded amount of work and goes on where it was.
+ */
+import { type Arguments, HypercallError, RESTART } from '../hypercall.ts';
+import type { Vcpu } from '../vcpu.ts';
+
+/** In the count: the call goes on, and the number done so far is at pdone (MMU_UPDATE_PREEMPTED). */
+const PREEMPTED = 0x8000_0000;
+
+/** Requests, and page-table entries looked at, after which a call pauses. */
+const MAX_REQUESTS = 1024;
+const MAX_WORK = 512 * 512;
+
+/**
+ * Arguments: (requests, count, pdone, ...).
+ * @param size of a request, bytes
+ * @param carryOut does one request; returns 0 or -errno
+ */
+export function runBatch(
+  vcpu: Vcpu,
+  args: Arguments,
+  size: number,
+  carryOut: (request: number) => number,
+): number {
+  const { guest } = vcpu;
+  const { pageTables } = vcpu.domain.memory;
+  const requests = args.number(0);
+  const count = (args.low(1) & ~PREEMPTED) >>> 0;
+  const pdone = args.number(2);
+  let before = 0;
+  if (args.low(1) & PREEMPTED && pdone !== 0) before = guest.u32(pdone);
+  const end = pageTables.work + MAX_WORK;
+  let result = 0;
+  let done = 0;
+  while (done < count) {
+    if (done >= MAX_REQUESTS || pageTables.work > end) {
+      args.set(0, requests + done * size);
+      args.set(1, ((count - done) | PREEMPTED) >>> 0);
+      result = RESTART;
+      break;
+    }
+    result = guarded(carryOut, requests + done * size);
+    if (result !== 0) break;
+    done++;
+  }
+  // Where it does not want to be told, it is not.
+  if (pdone !== 0) {
+    guarded((at) => {
+      guest.setU32(at, before + done);
+      return 0;
+    }, pdone);
+  }
+  return result;
+}
+
+/** An error thrown from below, as the negative number that it becomes. */
+function guarded(work: (at: number) => number, at: number): number {
+  try {
+    return work(at);
+  } catch (error) {
+    if (error instanceof HypercallError) return -error.errno;
+    throw error;
+  }
+}
