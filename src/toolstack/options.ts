@@ -2,18 +2,15 @@
  * The command line of xenolith: what it accepts, what it says about itself.
  */
 import { parseArgs } from 'node:util';
+import { KERNEL_NAMES, type KernelName } from './images/index.ts';
 
 /** The command line is wrong: exit status 2. */
 export class UsageError extends Error {}
 
-/** Kernels that a recipe fetches (src/toolstack/images). */
-export const KERNEL_PACKAGES = ['debian', 'cloud', 'backports', 'grub'] as const;
-export type KernelPackage = (typeof KERNEL_PACKAGES)[number];
-
 export interface BootOptions {
   /** The user's own kernel, or null: the package's. */
   kernel: string | null;
-  kernelPackage: KernelPackage;
+  kernelPackage: KernelName;
   /** The user's own initial RAM disk; null: none; undefined: the one that goes with the kernel. */
   ramdisk: string | null | undefined;
   /** Replaces the default command line. */
@@ -114,9 +111,9 @@ function file(option: string, name: string | undefined): string | undefined {
   return name;
 }
 
-function kernelPackage(name: string): KernelPackage {
-  const known = KERNEL_PACKAGES.find((each) => each === name);
-  if (!known) throw new UsageError(`--kernel-package ${name}: choose one of ${KERNEL_PACKAGES.join(', ')}`);
+function kernelPackage(name: string): KernelName {
+  const known = KERNEL_NAMES.find((each) => each === name);
+  if (!known) throw new UsageError(`--kernel-package ${name}: choose one of ${KERNEL_NAMES.join(', ')}`);
   return known;
 }
 

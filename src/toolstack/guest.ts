@@ -1,0 +1,100 @@
+/**
+ * What a domain is made of: the kernel, its RAM disk, its command line, from the user's files or from Debian's
+ * packages.
+ */
+import { readFile } from 'node:fs/promises';
+import { planDomain } from '../dom0/builder/build.ts';
+import { BuildError } from '../dom0/builder/error.ts';
+import { type KernelImage, readKernel } from '../dom0/builder/image.ts';
+import { PAGE_SIZE } from '../machine/memory.ts';
+import { Failure } from './failure.ts';
+import { fetchKernel, type ImageOptions, shellInitramfs, unpackedKernel } from './images/index.ts';
+import type { BootOptions } from './options.ts';
+import { Symbols } from './symbols.ts';
+
+export interface Guest {
+  readonly kernel: KernelImage;
+  readonly ramdisk: Uint8Array | null;
+  readonly cmdline: string;
+  /** Frames of 4 KiB that the domain gets. */
+  readonly pages: number;
+  readonly symbols: Symbols | null;
+  /** Names kernel and memory, for a person. */
+  readonly title: string;
+}
+
+/** How the guest's console is used: decides words on the command line that our own initramfs understands. */
+export interface ConsoleUse {
+  /** Lines from a pipe, not a person. */
+  readonly scripted: boolean;
+  readonly size: { columns: number; rows: number } | null;
+}
+
+/** @throws Failure, UsageError, ImageError, BuildError, SymbolsError */
+export async function loadGuest(options: BootOptions, use: ConsoleUse, images: ImageOptions): Promise<Guest> {
+  const symbolFile = options.symbols === null ? null : await read(options.symbols);
+  const symbols = symbolFile && Symbols.parse(symbolFile);
+  const { name, file } = await kernelFile(options, images);
+  const kernel = await naming(name, async () => readKernel(await unpackedKernel(file, images)));
+  const ramdisk = await ramdiskFile(options, images);
+  const pages = (options.memory * 1024) / PAGE_SIZE;
+  const cmdline = commandLine(options, use);
+  planDomain({ kernel, ramdisk, cmdline, pages });
+  return { kernel, ramdisk, cmdline, pages, symbols, title: `${name}, ${options.memory / 1024} MiB` };
+}
+
+async function kernelFile(
+  { kernel, kernelPackage }: BootOptions,
+  images: ImageOptions,
+): Promise<{ name: string; file: Uint8Array }> {
+  if (kernel !== null) return { name: kernel, file: await read(kernel) };
+  const fetched = await fetchKernel(kernelPackage, images);
+  return { name: `${fetched.package} ${fetched.version}`, file: fetched.kernel };
+}
+
+async function ramdiskFile(options: BootOptions, images: ImageOptions): Promise<Uint8Array | null> {
+  if (usesOurRamdisk(options)) return shellInitramfs(images);
+  return typeof options.ramdisk === 'string' ? read(options.ramdisk) : null;
+}
+
+/** The kernel's command line: what is said (or the default), what our initramfs wants to know, what is appended. */
+export function commandLine(options: BootOptions, use: ConsoleUse): string {
+  const words: string[] = [];
+  const ours = usesOurRamdisk(options);
+  if (options.cmdline !== null) words.push(options.cmdline);
+  else if (options.kernelPackage !== 'grub') words.push('console=hvc0');
+  // Whoever reads a script's output does not want the kernel's in it.
+  if (ours && use.scripted && options.cmdline === null) words.push('quiet');
+  if (ours && use.scripted) words.push('xenolith.script');
+  if (ours && use.size) words.push(`xenolith.cols=${use.size.columns}`, `xenolith.rows=${use.size.rows}`);
+  return [...words, options.append].filter((word) => word !== '').join(' ');
+}
+
+/** True if the guest starts with our initramfs, which talks to us (guests/initramfs/etc/session). */
+export function usesOurRamdisk({ ramdisk, kernelPackage }: BootOptions): boolean {
+  return ramdisk === undefined && kernelPackage !== 'grub';
+}
+
+/** Adds to an error of the builder which file it is about. */
+async function naming<T>(name: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw error instanceof BuildError ? new BuildError(`${name}: ${error.message}`) : error;
+  }
+}
+
+const REASONS: Readonly<Record<string, string>> = {
+  ENOENT: 'no such file',
+  EISDIR: 'that is a directory',
+  EACCES: 'permission denied',
+};
+
+async function read(path: string): Promise<Uint8Array> {
+  try {
+    return await readFile(path);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    throw new Failure(`${path}: ${REASONS[code ?? ''] ?? message}`);
+  }
+}
