@@ -29,8 +29,6 @@ const SIZES_BY_NAME: Record<string, number> = {
   FRSTOR: 108,
   FNSTENV: 28,
   FLDENV: 28,
-  CMPXCHG8B: 8,
-  CMPXCHG16B: 16,
 };
 
 function memoryBytes(variant: Variant): number {
@@ -38,7 +36,11 @@ function memoryBytes(variant: Variant): number {
   if (!form.memory) return 0;
   const rm = rmOperand(form.operands);
   const bits = rm === undefined ? 0 : operandBits(rm.size, form.size);
-  return bits > 0 ? bits / 8 : (SIZES_BY_NAME[form.definition.name] ?? 8);
+  if (bits > 0) return bits / 8;
+  const { name } = form.definition;
+  if (name === 'CMPXCHG8B/16B') return form.size / 4;
+  if (name.endsWith(' far')) return form.size / 8 + 2;
+  return SIZES_BY_NAME[name] ?? 8;
 }
 
 function chooseAddress(random: Random, addressing: Addressing, target: number, offset: number): Address {

@@ -111,18 +111,17 @@ class State {
   }
 
   /** With 67 the part before the segment has 32 bits: the segment must lie close. */
-  private nearSegment(linear: bigint): bigint {
+  private nearSegment(): bigint {
     const { segment, address32 } = this.instruction.choice;
     if (segment === 'none') return 0n;
     if (address32 || this.instruction.choice.address.base < 0)
       this.segment = BigInt(this.random.below(0x10000000));
-    void linear;
     return this.segment;
   }
 
   /** Points an implicit address register (rsi, rdi, rbx) at a linear address. */
   pointTo(register: number, linear: number, segmented: boolean): void {
-    const segment = segmented ? this.nearSegment(BigInt(linear)) : 0n;
+    const segment = segmented ? this.nearSegment() : 0n;
     const offset = BigInt(linear) - segment;
     if (this.instruction.choice.address32) this.pinLow(register, 32, offset);
     else this.pin(register, offset);
@@ -136,7 +135,7 @@ class State {
     // A fixed address was chosen with the instruction; a segment moves it.
     if (fixed && segment !== 'none') {
       if (this.random.chance(0.9)) this.segment = BigInt(this.random.below(64));
-    } else if (segment !== 'none') this.nearSegment(linear);
+    } else if (segment !== 'none') this.nearSegment();
     const want = BigInt.asUintN(bits, linear - this.segment - BigInt(address.displacement));
     const set = (register: number, value: bigint): void => {
       const upper = address32 ? this.regs[register]! & ~0xffffffffn : 0n;
@@ -229,8 +228,6 @@ class State {
   }
 }
 
-const POWERS = [1n, 2n, 4n, 8n];
-
 /** Flags worth loading: everything but TF, which would end the case before its trap. */
 const popFlags = (random: Random): bigint => integer(random) & ~0x100n;
 
@@ -293,15 +290,10 @@ function divide(state: State): void {
   }
 }
 
-/** Bytes of one element of a string instruction. */
-function elementSize(name: string): number {
-  return Number(POWERS[['B', 'W', 'D', 'Q'].indexOf(name.at(-1)!)] ?? 1n);
-}
-
 function stringInstruction(state: State): void {
   const { random, instruction } = state;
   const { form } = instruction.variant;
-  const size = form.size !== 0 ? form.size / 8 : elementSize(state.name);
+  const size = form.size === 0 ? 1 : form.size / 8;
   const source = target(random, size);
   const overlapping = random.chance(0.2);
   const destination = overlapping ? source + random.between(-40, 40) : target(random, size);
@@ -326,6 +318,36 @@ function stringInstruction(state: State): void {
   }
 }
 
+/** Selectors for a far transfer: Linux' 64-bit user code mostly; never its 32-bit one, which has another mode. */
+const codeSelector = (random: Random): bigint =>
+  random.chance(0.8) ? 0x33n : random.pick([0n, 3n, 0x2bn, 0x10n, 0x13n, 0x30n, 0x31n, 0xfff8n, 0x7n]);
+
+/** Offset and selector. */
+function farPointer(state: State, at: bigint): void {
+  const bytes = state.instruction.variant.form.size / 8;
+  const { random } = state;
+  state.pokeInteger(at, bytes, random.chance(0.9) ? codeAddress(random, state.instruction) : integer(random));
+  state.pokeInteger(at + BigInt(bytes), 2, codeSelector(random));
+}
+
+/** What IRET pops: rip, cs, rflags, rsp, ss. */
+function interruptFrame(state: State): void {
+  const { random } = state;
+  const bytes = state.instruction.variant.form.size / 8;
+  const slot = (i: number): bigint => state.regs[RSP]! + BigInt(i * bytes);
+  state.pokeInteger(
+    slot(0),
+    bytes,
+    random.chance(0.9) ? codeAddress(random, state.instruction) : integer(random),
+  );
+  state.pokeInteger(slot(1), bytes, codeSelector(random));
+  // With AC in the popped flags a processor may raise #AC for the rest of the pops; Linux takes that for a split lock
+  // and retries for ever.
+  state.pokeInteger(slot(2), bytes, popFlags(random) & ~0x40000n);
+  state.pokeInteger(slot(3), bytes, integer(random));
+  state.pokeInteger(slot(4), bytes, random.chance(0.8) ? 0x2bn : selector(random));
+}
+
 function conditionalExchange(state: State): void {
   const { random } = state;
   if (random.chance(0.5)) return;
@@ -336,7 +358,7 @@ function conditionalExchange(state: State): void {
 
 function exchangeWide(state: State): void {
   if (state.random.chance(0.5)) return;
-  const half = state.name === 'CMPXCHG16B' ? 8 : 4;
+  const half = state.instruction.variant.form.size / 8;
   state.pokeInteger(state.effective, half, state.regs[RAX]!);
   state.pokeInteger(state.effective + BigInt(half), half, state.regs[RDX]!);
 }
@@ -367,7 +389,6 @@ function environment(state: State): void {
 
 function fxImage(state: State): void {
   const { random } = state;
-  if (random.chance(0.9)) state.effective &= ~15n;
   const image = new Uint8Array(512);
   const view = new DataView(image.buffer);
   fpuState(random, view, 0, random.pick(['FADD', 'ADDPS', 'PADDB']));
@@ -409,8 +430,7 @@ function fillMemory(state: State, kind: string): void {
 
 /** What each mnemonic needs of its state before its address is chosen. */
 const BEFORE: readonly [RegExp, (state: State) => void][] = [
-  [/^(MOVS|CMPS|LODS|STOS|SCAS|INS|OUTS)[BWDQ]?$/, stringInstruction],
-  [/^(PUSH|POP|CALL|RET|ENTER)/, (state) => state.pin(RSP, stackPointer(state.random))],
+  [/^(PUSH|POP|CALL|RET|IRET|ENTER)/, (state) => state.pin(RSP, stackPointer(state.random))],
   [
     /^(ENTER|LEAVE)/,
     (state) => state.pin(RBP, state.random.chance(0.9) ? stackPointer(state.random) : integer(state.random)),
@@ -449,13 +469,16 @@ const BEFORE: readonly [RegExp, (state: State) => void][] = [
 const AFTER: readonly [RegExp, (state: State) => void][] = [
   [/^I?DIV$/, divide],
   [/^CMPXCHG$/, conditionalExchange],
-  [/^CMPXCHG(8|16)B$/, exchangeWide],
+  [/^CMPXCHG8B/, exchangeWide],
   [
     /^(JMP|CALL)$/,
     (state) => state.random.chance(0.93) && state.setRm(64, codeAddress(state.random, state.instruction)),
   ],
+  [/^(JMP|CALL) far$/, (state) => farPointer(state, state.effective)],
+  [/^RETF$/, (state) => farPointer(state, state.regs[RSP]!)],
+  [/^IRET$/, interruptFrame],
   [
-    /^RET/,
+    /^RET$/,
     (state) => {
       if (state.random.chance(0.93))
         state.pokeInteger(state.regs[RSP]!, 8, codeAddress(state.random, state.instruction));
@@ -463,15 +486,13 @@ const AFTER: readonly [RegExp, (state: State) => void][] = [
   ],
   [/^POPF/, (state) => state.pokeInteger(state.regs[RSP]!, 8, popFlags(state.random))],
   [
-    /^(MOV|POP)$/,
+    /^MOV$/,
     (state) => {
-      const { operands } = state.instruction.variant.form;
-      const segment = operands.find((operand) => operand.kind === 'S');
-      if (segment === undefined || !segment.written) return;
-      if (state.name === 'MOV') state.setRm(16, selector(state.random));
-      else state.pokeInteger(state.regs[RSP]!, 8, selector(state.random));
+      const { map, opcode } = state.instruction.variant.form.encoding;
+      if (map === 0 && opcode === 0x8e) state.setRm(16, selector(state.random));
     },
   ],
+  [/^POP [FG]S$/, (state) => state.pokeInteger(state.regs[RSP]!, 8, selector(state.random))],
   [
     /^LDMXCSR$/,
     (state) =>
@@ -498,6 +519,7 @@ export function addCase(random: Random, batch: Batch, instruction: Instruction):
   if (definition.fpu) kind = fpuState(random, batch.view, batch.at + CASE.fx, definition.name);
   else plainFpuState(random, batch.view, batch.at + CASE.fx);
   if (definition.name.startsWith('F')) kind = 'x87';
+  if (definition.rep) stringInstruction(state);
   for (const [name, shape] of BEFORE) if (name.test(definition.name)) shape(state);
   if (form.memory) {
     const { address } = instruction.choice;

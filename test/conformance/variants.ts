@@ -28,6 +28,8 @@ export interface Variant {
   readonly segment: 'none' | 'fs' | 'gs';
   readonly address32: boolean;
   readonly lock: boolean;
+  /** LOCK where it is not allowed: #UD. */
+  readonly badLock: boolean;
   /** Byte registers: numbers 4..7 are ah ch dh bh ('legacy', no REX), or spl bpl sil dil ('rex'). */
   readonly bytes: 'none' | 'legacy' | 'rex';
 }
@@ -37,8 +39,6 @@ export const EXCLUDED: Readonly<Record<string, string>> = {
   SYSCALL: 'enters the host kernel',
   SYSENTER: 'enters the host kernel',
   INT: 'enters the host kernel',
-  IRET: 'changes the privilege and mode of the host process',
-  IRETQ: 'changes the privilege and mode of the host process',
   RDTSC: 'time differs',
   RDTSCP: 'time differs',
   CPUID: 'the host is another processor',
@@ -58,9 +58,9 @@ export const EXCLUDED: Readonly<Record<string, string>> = {
 };
 
 /** Implicit memory operands without ModRM: rsi, rbx, rdi, moffs. */
-const IMPLICIT_MEMORY = /^(MOVS|CMPS|LODS|OUTS|XLAT|MASKMOV)/;
+const IMPLICIT_MEMORY = /^(MOVSB?|CMPSB?|LODSB?|OUTS.*|XLAT|MASKMOV.*)$/;
 /** Implicit address-size registers. */
-const ADDRESS_SIZED = /^(MOVS|CMPS|LODS|OUTS|STOS|SCAS|INS|XLAT|MASKMOV|LOOP|J[RE]?CXZ)/;
+const ADDRESS_SIZED = /^(MOVSB?|CMPSB?|LODSB?|STOSB?|SCASB?|INS.*|OUTS.*|XLAT|MASKMOV.*|LOOP.*|J[RE]?CXZ)$/;
 
 const BYTE_KINDS = ['E', 'G', 'R', 'Z'];
 
@@ -82,6 +82,7 @@ export function variantsOf(form: Form): Variant[] {
     segment: 'none',
     address32: false,
     lock: false,
+    badLock: false,
     bytes: 'none',
   } as const;
   const add = (suffix: string, more: Partial<Variant>): void => {
@@ -90,6 +91,10 @@ export function variantsOf(form: Form): Variant[] {
   const bytes = byteRegisters(form);
   // Without REX there is no 64-bit operand size.
   const legacy = bytes && form.size !== 64 && !form.encoding.rexW;
+  const lockable = form.memory && form.definition.lock === true;
+  if (!lockable && form.repeat === '' && (form.size === 0 || form.size === 32)) {
+    add('bad lock', { lock: true, badLock: true, bytes: bytes ? 'rex' : 'none' });
+  }
   if (form.memory) {
     for (const addressing of ADDRESSINGS)
       add(`[${addressing}]`, { addressing, bytes: bytes ? 'rex' : 'none' });
@@ -97,7 +102,7 @@ export function variantsOf(form: Form): Variant[] {
     add('fs:', { segment: 'fs', bytes: bytes ? 'rex' : 'none' });
     add('gs:', { segment: 'gs', bytes: bytes ? 'rex' : 'none' });
     add('a32', { address32: true, bytes: bytes ? 'rex' : 'none' });
-    if (form.definition.lock) add('lock', { lock: true, bytes: bytes ? 'rex' : 'none' });
+    if (lockable) add('lock', { lock: true, bytes: bytes ? 'rex' : 'none' });
     return variants;
   }
   if (bytes) {
