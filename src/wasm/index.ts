@@ -1,0 +1,3 @@
+export * from './expr.ts';
+export * from './func.ts';
+export * from './module.ts';

@@ -1,0 +1,330 @@
+/** The processor, put together: interpreter, MMU, code cache. See processor.ts for its contract. */
+import type { Frames } from '../../machine/frames.ts';
+import { type Memory, PAGE_SIZE } from '../../machine/memory.ts';
+import { type Cpu, high32, type VirtualAddress } from '../cpu.ts';
+import { Decoder } from '../decoder.ts';
+import { SseFloat } from '../fpu/sse.ts';
+
+class X87 {
+  constructor(_m: Memory) {}
+  execute(_a: number, _b: number, _c: number, _d: number): number {
+    return 6;
+  }
+}
+
+import { buildInterpreter, type InterpreterModule } from '../interpreter/build.ts';
+import type { HostImplementation } from '../interpreter/host.ts';
+import { lastTransfers, RING_SIZE } from '../interpreter/transfers.ts';
+import { definitions } from '../isa/index.ts';
+import { FRAME_CODE, FRAME_WRITE, TLB_ENTRIES, TLB_ENTRY_SIZE, TLB_SIZE } from '../mmu.ts';
+import { Access, type PhysicalSpace, type Processor, type ProcessorHost } from '../processor.ts';
+import { GLUE, RECORD } from '../records.ts';
+import { CPU, Exit, FLAG, RAX, RBP, RBX, RCX, RDX, RSP, VECTOR } from '../state.ts';
+import { CodeCache } from './code-cache.ts';
+import { fpuCall } from './fpu-calls.ts';
+import { loadCodeSegment, loadSegment, segmentQuery } from './segments.ts';
+import { type Tlb, TlbPool } from './tlb-pool.ts';
+
+/** Root tables whose TLBs are kept. */
+const TLBS = 16;
+/** Decoded code, most that is kept: address space only, until used. */
+const ARENA_SIZE = 96 << 20;
+
+interface Attachment {
+  space: PhysicalSpace;
+  supervisor: Tlb | null;
+  user: Tlb | null;
+  supervisorRoot: number;
+  userRoot: number;
+}
+
+interface CoreExports {
+  run(cpu: number, record: number): number;
+  translate(cpu: number, low: number, high: number, kind: number): number;
+  revoke(tlb: number, frame: number, writeOnly: number): void;
+}
+
+class Core implements Processor {
+  readonly memory: Memory;
+  readonly frames: Frames;
+  readonly undefinedInstructions = new Map<string, number>();
+  private readonly host: ProcessorHost;
+  private readonly decoder: Decoder;
+  private readonly code: CodeCache;
+  private readonly pool: TlbPool;
+  private readonly wasm: CoreExports;
+  private readonly frameFlags: number;
+  private readonly codeMaps: number;
+  private readonly attachments = new Map<number, Attachment>();
+  private readonly cpus = new Map<number, Cpu>();
+
+  constructor(memory: Memory, frames: Frames, host: ProcessorHost, module: InterpreterModule) {
+    this.memory = memory;
+    this.frames = frames;
+    this.host = host;
+    this.decoder = new Decoder(module.forms);
+    const pages = (bytes: number) => frames.allocContiguous(Math.ceil(bytes / PAGE_SIZE)) * PAGE_SIZE;
+    this.frameFlags = pages(frames.total);
+    this.codeMaps = pages(frames.total * 4);
+    this.pool = new TlbPool(memory, pages(TLBS * TLB_SIZE), TLBS);
+    const arenaSize = Math.min(ARENA_SIZE, (memory.size >>> 2) & ~0xfff);
+    this.code = new CodeCache({
+      memory,
+      decoder: this.decoder,
+      handlers: module.handlers,
+      host: {
+        fetchPage: (cpu, page) => this.translate(cpu, page, Access.Fetch),
+        revokeWrites: (frame) => this.revokeWrites(frame),
+      },
+      arena: pages(arenaSize),
+      arenaSize,
+      codeMaps: this.codeMaps,
+      frameFlags: this.frameFlags,
+    });
+    const instance = new WebAssembly.Instance(new WebAssembly.Module(module.bytes), {
+      env: { memory: memory.wasm, ...this.imports() },
+    });
+    this.wasm = instance.exports as unknown as CoreExports;
+  }
+
+  private imports(): HostImplementation {
+    const sse = new SseFloat(this.memory);
+    const x87 = new X87(this.memory);
+    const cpuAt = (address: number) => this.cpus.get(address >>> 0)!;
+    return {
+      codeWritten: (frame) => this.code.drop(frame),
+      decode: (cpu) => this.code.decode(cpuAt(cpu!)),
+      straddleChanged: (_cpu, record) => this.code.straddleChanged(record!),
+      undefinedInstruction: (_cpu, record) => this.count(this.code.nameOf(record!)),
+      sseFloat: (op, cpu, dst, src, imm) => sse.execute(op!, cpu! >>> 0, dst! >>> 0, src! >>> 0, imm!),
+      x87: (cpu, escape, modrm, operand) => x87.execute(cpu! >>> 0, escape!, modrm!, operand! >>> 0),
+      fpu: (which, cpu, operand, value) =>
+        fpuCall(this.memory, x87, which!, cpu! >>> 0, operand! >>> 0, value!),
+      rdtsc: (address, withAux) => this.rdtsc(cpuAt(address!), withAux !== 0),
+      cpuid: (address) => this.cpuid(cpuAt(address!)),
+      segmentQuery: (cpu, kind, selector) => segmentQuery(this.host, cpuAt(cpu!), kind!, selector!),
+      loadSegment: (cpu, register, selector) => loadSegment(this.host, cpuAt(cpu!), register!, selector!),
+      loadCodeSegment: (cpu, selector) => loadCodeSegment(this.host, cpuAt(cpu!), selector!),
+    };
+  }
+
+  private count(name: string): void {
+    if (this.undefinedInstructions.size < 1000 || this.undefinedInstructions.has(name))
+      this.undefinedInstructions.set(name, (this.undefinedInstructions.get(name) ?? 0) + 1);
+  }
+
+  private rdtsc(cpu: Cpu, withAux: boolean): number {
+    const now = this.host.tsc();
+    cpu.putNumber(CPU.regs + RAX * 8, now >>> 0);
+    cpu.putNumber(CPU.regs + RDX * 8, high32(now) >>> 0);
+    if (withAux) cpu.putNumber(CPU.regs + RCX * 8, 0);
+    return 0;
+  }
+
+  private cpuid(cpu: Cpu): number {
+    const [a, b, c, d] = this.host.cpuid(cpu.regLow(RAX), cpu.regLow(RCX));
+    cpu.putNumber(CPU.regs + RAX * 8, a >>> 0);
+    cpu.putNumber(CPU.regs + RBX * 8, b >>> 0);
+    cpu.putNumber(CPU.regs + RCX * 8, c >>> 0);
+    cpu.putNumber(CPU.regs + RDX * 8, d >>> 0);
+    return 0;
+  }
+
+  attach(cpu: Cpu, space: PhysicalSpace): void {
+    this.cpus.set(cpu.address, cpu);
+    this.attachments.set(cpu.address, {
+      space,
+      supervisor: null,
+      user: null,
+      supervisorRoot: 0,
+      userRoot: 0,
+    });
+    cpu.put(CPU.frameTable, space.frameTable);
+    cpu.put(CPU.frameLimit, space.frameLimit);
+    cpu.put(CPU.frameFlags, this.frameFlags);
+    cpu.put(CPU.codeMaps, this.codeMaps);
+    if (cpu.get(CPU.ring) === 0)
+      cpu.put(CPU.ring, this.frames.allocContiguous(RING_SIZE / PAGE_SIZE) * PAGE_SIZE);
+  }
+
+  detach(cpu: Cpu): void {
+    const attachment = this.attachments.get(cpu.address);
+    if (attachment === undefined) return;
+    this.attachments.delete(cpu.address);
+    this.cpus.delete(cpu.address);
+    const others = [...this.attachments.values()].some((each) => each.space === attachment.space);
+    if (!others) this.pool.release(attachment.space);
+    this.frames.release(cpu.get(CPU.ring) / PAGE_SIZE, RING_SIZE / PAGE_SIZE);
+    cpu.put(CPU.ring, 0);
+  }
+
+  loadRoots(cpu: Cpu, supervisorRoot: number, userRoot: number): void {
+    const attachment = this.attachments.get(cpu.address)!;
+    const { space } = attachment;
+    attachment.supervisorRoot = supervisorRoot;
+    attachment.userRoot = userRoot;
+    attachment.supervisor = this.pool.get(space, supervisorRoot, true, attachment.user);
+    attachment.user = userRoot === 0 ? null : this.pool.get(space, userRoot, false, attachment.supervisor);
+    this.setMode(cpu, cpu.supervisor);
+  }
+
+  setMode(cpu: Cpu, supervisor: boolean): void {
+    const attachment = this.attachments.get(cpu.address)!;
+    let tlb = supervisor ? attachment.supervisor : attachment.user;
+    const root = supervisor ? attachment.supervisorRoot : attachment.userRoot;
+    cpu.supervisor = supervisor;
+    if (tlb === null || root === 0) {
+      // No user tables: an empty TLB over a root that maps nothing (machine frame 0 is never used).
+      cpu.put(CPU.root, 0);
+      tlb = this.pool.get(attachment.space, 0, supervisor, attachment.supervisor);
+    } else {
+      const frame = this.memory.u32[(attachment.space.frameTable >>> 2) + root]!;
+      cpu.put(CPU.root, frame * PAGE_SIZE);
+      if (tlb.space !== attachment.space || tlb.root !== root || tlb.supervisor !== supervisor) {
+        // Another CPU took it meanwhile.
+        tlb = this.pool.get(
+          attachment.space,
+          root,
+          supervisor,
+          supervisor ? attachment.user : attachment.supervisor,
+        );
+        if (supervisor) attachment.supervisor = tlb;
+        else attachment.user = tlb;
+      }
+    }
+    cpu.put(CPU.tlb, tlb.address);
+  }
+
+  run(cpu: Cpu, budget: number): Exit {
+    if (cpu.get(CPU.rflags) & FLAG.TF) return this.trap(cpu, this.step(cpu));
+    cpu.put(CPU.stepping, 0);
+    return this.enter(cpu, budget, 0);
+  }
+
+  /** After a single step with TF: the debug trap, unless something else happened. */
+  private trap(cpu: Cpu, exit: Exit): Exit {
+    if (exit !== Exit.Budget) return exit;
+    cpu.put(CPU.exitReason, Exit.Exception);
+    cpu.put(CPU.exitVector, VECTOR.DB);
+    cpu.put(CPU.exitError, 0);
+    const dr6 = (cpu.address + CPU.dr + 6 * 8) >>> 2;
+    this.memory.u32[dr6]! |= 1 << 14;
+    return Exit.Exception;
+  }
+
+  private enter(cpu: Cpu, budget: number, record: number): Exit {
+    cpu.put(CPU.budget, budget);
+    const exit = this.wasm.run(cpu.address, record) as Exit;
+    const executed = budget - (cpu.get(CPU.budget) | 0);
+    const low = cpu.get(CPU.instructions) + executed;
+    cpu.put(CPU.instructions, low);
+    if (low >= 0x1_0000_0000) cpu.put(CPU.instructions + 4, cpu.get(CPU.instructions + 4) + 1);
+    if (exit === Exit.Exception) this.refine(cpu);
+    return exit;
+  }
+
+  /** A non-canonical address through the stack segment is #SS, not #GP: told from the instruction. */
+  private refine(cpu: Cpu): void {
+    if (cpu.get(CPU.exitVector) !== VECTOR.GP || cpu.get(CPU.exitError) !== 0) return;
+    const instruction = this.decodeAt(cpu, cpu.rip);
+    if (instruction === null || instruction.form === null) return;
+    const { form, rm, segment } = instruction;
+    const onStack = form.memory
+      ? segment === CPU.zero && (rm === CPU.regs + RSP * 8 || rm === CPU.regs + RBP * 8)
+      : form.definition.stack === true;
+    if (onStack) cpu.put(CPU.exitVector, VECTOR.SS);
+  }
+
+  /** Decodes the instruction at a virtual address, or null if it cannot be fetched. */
+  decodeAt(cpu: Cpu, va: VirtualAddress): ReturnType<Decoder['decode']> {
+    return this.decoder.decode((offset) => {
+      const linear = this.translate(cpu, va + offset, Access.Fetch);
+      return linear === 0 ? -1 : this.memory.u8[linear]!;
+    });
+  }
+
+  step(cpu: Cpu): Exit {
+    const rip = cpu.rip;
+    const offset = rip & 0xfff;
+    const page = rip - offset;
+    let missing = -1;
+    const instruction = this.decoder.decode((i) => {
+      const linear = this.translate(cpu, rip + i, Access.Fetch);
+      if (linear === 0) missing = i;
+      return linear === 0 ? -1 : this.memory.u8[linear]!;
+    });
+    if (instruction === null) {
+      const canonical = Math.abs(rip) < 2 ** 47;
+      cpu.put(CPU.exitReason, Exit.Exception);
+      cpu.put(CPU.exitVector, canonical ? VECTOR.PF : VECTOR.GP);
+      cpu.put(CPU.exitError, canonical ? this.faultCode(cpu, rip + missing, Access.Fetch) : 0);
+      cpu.putNumber(CPU.cr2, rip + missing);
+      return Exit.Exception;
+    }
+    cpu.putNumber(CPU.page, page);
+    const at = cpu.address + CPU.stepRecords;
+    const end = at + this.code.place(at, instruction, offset);
+    this.memory.u32.fill(0, end >>> 2, (end + RECORD.size) >>> 2);
+    this.memory.u16[end >>> 1] = GLUE.stop;
+    this.memory.u16[(end + RECORD.offset) >>> 1] = offset + instruction.length;
+    cpu.put(CPU.stepping, 1);
+    cpu.put(CPU.crossKind, 0);
+    const exit = this.enter(cpu, 0, at);
+    cpu.put(CPU.stepping, 0);
+    if (exit === Exit.Budget && cpu.get(CPU.crossKind) === 2) {
+      cpu.put(CPU.exitReason, Exit.Intercept);
+      return Exit.Intercept;
+    }
+    return exit;
+  }
+
+  translate(cpu: Cpu, va: VirtualAddress, access: Access): number {
+    return this.wasm.translate(cpu.address, va >>> 0, high32(va), access) >>> 0;
+  }
+
+  faultCode(cpu: Cpu, va: VirtualAddress, access: Access): number {
+    return this.translate(cpu, va, access) === 0 ? cpu.get(CPU.walkError) : 0;
+  }
+
+  flush(cpu: Cpu): void {
+    const { supervisor, user } = this.attachments.get(cpu.address)!;
+    if (supervisor !== null) this.pool.flush(supervisor);
+    if (user !== null) this.pool.flush(user);
+  }
+
+  flushPage(cpu: Cpu, va: VirtualAddress): void {
+    const { supervisor, user } = this.attachments.get(cpu.address)!;
+    const slot = ((va >>> 12) & (TLB_ENTRIES - 1)) * TLB_ENTRY_SIZE;
+    for (const tlb of [supervisor, user]) {
+      if (tlb === null) continue;
+      this.memory.u32.fill(0xffffffff, (tlb.address + slot) >>> 2, (tlb.address + slot + 24) >>> 2);
+    }
+  }
+
+  revoke(machineFrame: number): void {
+    const flags = this.memory.u8[this.frameFlags + machineFrame]!;
+    if (flags & FRAME_CODE) this.code.drop(machineFrame);
+    if ((flags & ~FRAME_CODE) === 0) return;
+    for (const tlb of this.pool.tlbs) if (tlb.space !== null) this.wasm.revoke(tlb.address, machineFrame, 0);
+    this.memory.u8[this.frameFlags + machineFrame] = 0;
+  }
+
+  private revokeWrites(frame: number): void {
+    const flags = this.memory.u8[this.frameFlags + frame]!;
+    if ((flags & FRAME_WRITE) === 0) return;
+    for (const tlb of this.pool.tlbs) if (tlb.space !== null) this.wasm.revoke(tlb.address, frame, 1);
+    this.memory.u8[this.frameFlags + frame] = flags & ~FRAME_WRITE;
+  }
+
+  written(machineFrame: number): void {
+    if (this.memory.u8[this.frameFlags + machineFrame]! & FRAME_CODE) this.code.drop(machineFrame);
+  }
+
+  lastTransfers(cpu: Cpu): { from: VirtualAddress; to: VirtualAddress }[] {
+    return lastTransfers(cpu);
+  }
+}
+
+export function createProcessor(memory: Memory, frames: Frames, host: ProcessorHost): Processor {
+  return new Core(memory, frames, host, buildInterpreter(definitions, memory.size / 0x1_0000));
+}

@@ -1,0 +1,42 @@
+/** What the interpreter calls in TypeScript. Arguments and results are i32; 64-bit values pass through the CPU state. */
+import type { Callee, ModuleBuilder } from '../../wasm/index.ts';
+
+/** Parameter counts of the imports; every one returns an i32 unless listed in VOID. */
+export const HOST_SIGNATURES = {
+  /** (machine frame): a page with decoded code is about to be written. */
+  codeWritten: 1,
+  /** (cpu): decodes at CPU.rip; linear address of the record, or 0 with the exception in the exit fields. */
+  decode: 1,
+  /** (cpu, record): the page behind a straddling instruction is another one now. */
+  straddleChanged: 2,
+  /** (cpu, record): an instruction without definition was met: counted by name. */
+  undefinedInstruction: 2,
+  /** (op, cpu, dst, src, imm) */
+  sseFloat: 5,
+  /** (cpu, escape, modrm, operand) */
+  x87: 4,
+  /** (which, cpu, operand, value) */
+  fpu: 4,
+  rdtsc: 2,
+  cpuid: 1,
+  segmentQuery: 3,
+  loadSegment: 3,
+  loadCodeSegment: 2,
+} as const;
+
+const VOID: ReadonlySet<string> = new Set(['codeWritten', 'straddleChanged', 'undefinedInstruction']);
+
+export type HostImportName = keyof typeof HOST_SIGNATURES;
+export type HostImports = Readonly<Record<HostImportName, Callee>>;
+export type HostImplementation = Readonly<Record<HostImportName, (...args: number[]) => number | void>>;
+
+export function importHost(module: ModuleBuilder): HostImports {
+  const imports: Partial<Record<HostImportName, Callee>> = {};
+  for (const [name, params] of Object.entries(HOST_SIGNATURES))
+    imports[name as HostImportName] = module.import(
+      name,
+      Array.from({ length: params }, () => 'i32' as const),
+      VOID.has(name) ? [] : ['i32'],
+    );
+  return imports as HostImports;
+}

@@ -1,0 +1,483 @@
+/** Semantics for the interpreter: operands come from the record that is being executed. */
+import {
+  call,
+  type Func,
+  type I32,
+  type I32Like,
+  type I64,
+  i32,
+  i64,
+  type Local,
+  select,
+  type V128,
+  v128,
+} from '../../wasm/index.ts';
+import { type Form, formBits } from '../isa/form.ts';
+import type { HostFunctions, Semantics } from '../isa/semantics.ts';
+import { emitLookup, type Mmu, notCanonical } from '../mmu.ts';
+import { RECORD, RECORD_ADDRESS32 } from '../records.ts';
+import { CPU, Exit, FLAG, VECTOR } from '../state.ts';
+import type { HostImports } from './host.ts';
+
+/** Where control goes after a handler; the interpreter's loop and an outlined handler differ here. */
+export interface Continuations {
+  /** The exception is in the exit fields; rip is at this instruction. */
+  fault(): void;
+  /** The exit reason is set; rip is behind this instruction. */
+  exit(): void;
+  /** A direct branch is taken. */
+  taken(): void;
+  /** CPU.rip holds where to go on. */
+  transfer(): void;
+}
+
+export interface Environment {
+  readonly mmu: Mmu;
+  readonly imports: HostImports;
+  readonly getFlags: Func;
+  readonly setFlags: Func;
+}
+
+interface MemoryOperand {
+  /** Linear address after the check. */
+  pointer: Local<'i32'>;
+}
+
+export class InterpreterSemantics implements Semantics {
+  readonly f: Func;
+  readonly form: Form;
+  readonly size: number;
+  readonly cpu: Local<'i32'>;
+  readonly memory: boolean;
+  readonly host: HostFunctions;
+  private readonly rec: Local<'i32'>;
+  private readonly tlb: I32;
+  private readonly env: Environment;
+  private readonly then: Continuations;
+  private readonly pointers = new Map<number, MemoryOperand>();
+  private readonly values = new Map<number, Local<'i64'>>();
+
+  constructor(
+    f: Func,
+    form: Form,
+    registers: { cpu: Local<'i32'>; rec: Local<'i32'>; tlb: I32 },
+    env: Environment,
+    then: Continuations,
+  ) {
+    this.f = f;
+    this.form = form;
+    this.size = form.size;
+    this.memory = form.memory;
+    this.cpu = registers.cpu;
+    this.rec = registers.rec;
+    this.tlb = registers.tlb;
+    this.env = env;
+    this.then = then;
+    this.host = hostFunctions(this.cpu, env.imports);
+  }
+
+  /** Emits the whole handler up to the point where the next record follows. */
+  emit(): void {
+    const { definition } = this.form;
+    if (definition.fpu) this.raiseIf(i32.load(this.cpu, CPU.ts), VECTOR.NM);
+    definition.exec(this);
+  }
+
+  bits(i: number): number {
+    return formBits(this.form, i);
+  }
+
+  private field16(offset: number): I32 {
+    return i32.load16u(this.rec, offset);
+  }
+
+  /** Linear address of the register slot that a record field names. */
+  private slot(field: number): I32 {
+    return i32.add(this.cpu, this.field16(field));
+  }
+
+  /** Register slot of operand i, and the constant offset to add; null if it is in guest memory. */
+  private place(i: number): { base: I32; offset: number } | null {
+    const { kind } = this.form.operands[i]!;
+    switch (kind) {
+      case 'G':
+      case 'Z':
+      case 'V':
+      case 'P':
+      case 'S':
+        return { base: this.slot(RECORD.reg), offset: 0 };
+      case 'R':
+      case 'U':
+      case 'N':
+        return { base: this.slot(RECORD.rm), offset: 0 };
+      case 'E':
+      case 'W':
+      case 'Q':
+        return this.memory ? null : { base: this.slot(RECORD.rm), offset: 0 };
+      case 'M':
+      case 'O':
+        return null;
+      case 'AL':
+      case 'A':
+      case 'AX':
+        return { base: this.cpu, offset: CPU.regs };
+      case 'CL':
+        return { base: this.cpu, offset: CPU.regs + 8 };
+      case 'DX':
+        return { base: this.cpu, offset: CPU.regs + 16 };
+      default:
+        throw new TypeError(`operand kind ${kind} has no place`);
+    }
+  }
+
+  get(i: number): I64 {
+    const { kind } = this.form.operands[i]!;
+    if (kind === 'I' || kind === 'J') {
+      // Decoded sign-extended; an immediate as wide as its operand reads the same.
+      return i64.load(this.rec, RECORD.immediate);
+    }
+    if (kind === '1') return i64.const(1);
+    const bits = this.bits(i);
+    const place = this.place(i);
+    if (place !== null) return this.f.let(loadSigned(place.base, place.offset, bits));
+    let value = this.values.get(i);
+    if (value === undefined) {
+      value = this.f.let(loadSigned(this.pointerOf(i), 0, bits));
+      this.values.set(i, value);
+    }
+    return value;
+  }
+
+  getU(i: number): I64 {
+    const { kind } = this.form.operands[i]!;
+    if (kind === 'I' || kind === 'J' || kind === '1') return this.zext(this.get(i), this.bits(i));
+    const bits = this.bits(i);
+    const place = this.place(i);
+    if (place !== null) return this.f.let(loadUnsigned(place.base, place.offset, bits));
+    return this.f.let(loadUnsigned(this.pointerOf(i), 0, bits));
+  }
+
+  /** The memory operand, checked once: for writing if the operand is written. */
+  private pointerOf(i: number, bytes = this.bits(i) / 8): Local<'i32'> {
+    let known = this.pointers.get(i);
+    if (known === undefined) {
+      const operand = this.form.operands[i]!;
+      const va = this.f.let(this.address());
+      if (bytes === 16 && !this.form.definition.unaligned) this.raiseIf(i32.and(i32.wrap(va), 15), VECTOR.GP);
+      known = { pointer: this.check(va, bytes, operand.written) };
+      this.pointers.set(i, known);
+    }
+    return known.pointer;
+  }
+
+  private check(va: Local<'i64'>, bytes: number, write: boolean): Local<'i32'> {
+    return emitLookup(this.f, this.env.mmu, this.cpu, this.tlb, va, bytes, write, () => this.then.fault());
+  }
+
+  set(i: number, value: I64): void {
+    const { f } = this;
+    const bits = this.bits(i);
+    const place = this.place(i);
+    if (place !== null) {
+      storeRegister(f, place.base, place.offset, bits, value);
+      return;
+    }
+    const held = f.let(value);
+    const pointer = this.pointerOf(i);
+    f.store(pointer, held, 0, bits);
+    this.commitPointer(pointer);
+  }
+
+  getV(i: number): V128 {
+    const place = this.place(i);
+    const bits = this.bits(i);
+    const base = place === null ? this.pointerOf(i) : place.base;
+    const offset = place?.offset ?? 0;
+    if (bits === 128) return v128.load(base, offset);
+    if (bits === 64) return v128.load64_zero(base, offset);
+    if (bits === 32) return v128.load32_zero(base, offset);
+    return v128.i64x2_replace(v128.const(0n, 0n), 0, loadUnsigned(base, offset, bits));
+  }
+
+  setV(i: number, value: V128, bits = this.bits(i)): void {
+    const { f } = this;
+    const place = this.place(i);
+    const base = place === null ? this.pointerOf(i) : f.let(place.base);
+    const offset = place?.offset ?? 0;
+    if (bits === 128) f.store(base, value, offset);
+    else f.store(base, v128.i64x2_extract(value, 0), offset, bits);
+    if (place === null) this.commitPointer(base);
+  }
+
+  pointer(i: number, write: boolean): I32 {
+    const place = this.place(i);
+    if (place !== null) return i32.add(place.base, place.offset);
+    const known = this.pointers.get(i);
+    if (known !== undefined) return known.pointer;
+    const bytes = this.bits(i) / 8;
+    const va = this.f.let(this.address());
+    if (bytes === 16 && !this.form.definition.unaligned) this.raiseIf(i32.and(i32.wrap(va), 15), VECTOR.GP);
+    const pointer = this.check(va, bytes, write);
+    this.pointers.set(i, { pointer });
+    return pointer;
+  }
+
+  commit(i: number): void {
+    const known = this.pointers.get(i);
+    if (known !== undefined) this.commitPointer(known.pointer);
+  }
+
+  address(segment = true): I64 {
+    const { cpu, rec } = this;
+    const base = i64.load(this.slot(RECORD.rm));
+    const index = i64.shl(i64.load(this.slot(RECORD.index)), i64.load8u(rec, RECORD.scale));
+    const sum = i64.add(i64.add(base, index), i64.load32s(rec, RECORD.displacement));
+    if (!segment) return sum;
+    return i64.add(sum, i64.load(i32.add(cpu, this.field16(RECORD.segment))));
+  }
+
+  immediate(): I64 {
+    return i64.load(this.rec, RECORD.immediate);
+  }
+
+  reg(index: number): I64 {
+    return i64.load(this.cpu, CPU.regs + index * 8);
+  }
+
+  setReg(index: number, value: I64): void {
+    this.f.store(this.cpu, value, CPU.regs + index * 8);
+  }
+
+  regPart(index: number, bits: number): I64 {
+    return loadSigned(this.cpu, CPU.regs + index * 8, bits);
+  }
+
+  setRegPart(index: number, bits: number, value: I64): void {
+    storeRegister(this.f, this.cpu, CPU.regs + index * 8, bits, value);
+  }
+
+  segmentBase(): I64 {
+    return i64.load(i32.add(this.cpu, this.field16(RECORD.segment)));
+  }
+
+  addressMask(): I64 {
+    const short = i32.and(this.field16(RECORD.flags), RECORD_ADDRESS32);
+    return select(short, i64.const(0xffffffff), i64.const(-1));
+  }
+
+  load(va: I64, bits: number): I64 {
+    return loadSigned(this.lookup(va, bits / 8, false), 0, bits);
+  }
+
+  store(va: I64, bits: number, value: I64): void {
+    const pointer = this.lookup(va, bits / 8, true);
+    this.f.store(pointer, value, 0, bits);
+    this.commitPointer(pointer);
+  }
+
+  lookup(va: I64, bytes: number, write: boolean): I32 {
+    return this.check(this.f.let(va), bytes, write);
+  }
+
+  commitPointer(pointer: I32): void {
+    const { f, cpu } = this;
+    f.if(i32.eq(pointer, i32.add(cpu, CPU.scratch)), () => f.do(this.env.mmu.commit, cpu));
+  }
+
+  sext(value: I64, bits: number): I64 {
+    if (bits === 8) return i64.extend8_s(value);
+    if (bits === 16) return i64.extend16_s(value);
+    if (bits === 32) return i64.extend32_s(value);
+    return value;
+  }
+
+  zext(value: I64, bits: number): I64 {
+    return bits >= 64 ? value : i64.and(value, 2 ** bits - 1);
+  }
+
+  zsp(result: I64): void {
+    const { f, cpu } = this;
+    const value = f.let(result);
+    f.store(cpu, value, CPU.zres);
+    f.store(cpu, value, CPU.spres);
+  }
+
+  cf(value: I32): void {
+    this.f.store(this.cpu, value, CPU.cf);
+  }
+
+  of(value: I64): void {
+    this.f.store(this.cpu, value, CPU.of);
+  }
+
+  af(value: I64): void {
+    this.f.store(this.cpu, value, CPU.af, 32);
+  }
+
+  getCf(): I32 {
+    return i32.load(this.cpu, CPU.cf);
+  }
+
+  flag(name: 'CF' | 'PF' | 'AF' | 'ZF' | 'SF' | 'OF' | 'DF'): I32 {
+    const { cpu } = this;
+    switch (name) {
+      case 'CF':
+        return this.getCf();
+      case 'ZF':
+        return i64.eqz(i64.load(cpu, CPU.zres));
+      case 'SF':
+        return i32.shr_u(i32.load(cpu, CPU.spres + 4), 31);
+      case 'OF':
+        return i32.shr_u(i32.load(cpu, CPU.of + 4), 31);
+      case 'AF':
+        return i32.and(i32.shr_u(i32.load(cpu, CPU.af), 4), 1);
+      case 'DF':
+        return i32.shr_u(i32.load(cpu, CPU.df), 31);
+      case 'PF':
+        return i32.and(i32.xor(i32.popcnt(i32.load8u(cpu, CPU.spres)), 1), 1);
+    }
+  }
+
+  condition(cc: number): I32 {
+    const positive = this.positiveCondition(cc >> 1);
+    return cc & 1 ? i32.eqz(positive) : positive;
+  }
+
+  private positiveCondition(pair: number): I32 {
+    const { cpu } = this;
+    switch (pair) {
+      case 0:
+        return this.flag('OF');
+      case 1:
+        return this.getCf();
+      case 2:
+        return this.flag('ZF');
+      case 3:
+        return i32.or(this.getCf(), this.flag('ZF'));
+      case 4:
+        return this.flag('SF');
+      case 5:
+        return this.flag('PF');
+      case 6:
+        return i64.lt_s(i64.xor(i64.load(cpu, CPU.spres), i64.load(cpu, CPU.of)), 0);
+      default:
+        return i32.or(this.positiveCondition(6), this.flag('ZF'));
+    }
+  }
+
+  getFlags(): I32 {
+    return call('i32', this.env.getFlags, this.cpu);
+  }
+
+  setFlags(value: I32, mask: number): void {
+    this.f.do(this.env.setFlags, this.cpu, value, i32.const(mask));
+  }
+
+  flagsChanged(): void {
+    // Ends this run with its budget spent: TF is looked at before the next one.
+    const { f, cpu } = this;
+    f.if(i32.and(i32.load(cpu, CPU.rflags), FLAG.TF), () => {
+      f.store(cpu, i32.const(Exit.Budget), CPU.exitReason);
+      this.then.exit();
+    });
+    this.transferTo(this.next());
+  }
+
+  next(): I64 {
+    const past = i32.add(this.field16(RECORD.offset), i32.load8u(this.rec, RECORD.length));
+    return i64.add(i64.load(this.cpu, CPU.page), i64.extend_u(past));
+  }
+
+  here(): I64 {
+    return i64.add(i64.load(this.cpu, CPU.page), i64.extend_u(this.field16(RECORD.offset)));
+  }
+
+  target(): I64 {
+    return i64.add(i64.load(this.cpu, CPU.page), this.immediate());
+  }
+
+  jump(): void {
+    this.then.taken();
+  }
+
+  jumpIf(condition: I32): void {
+    this.f.if(condition, () => this.then.taken());
+  }
+
+  private transferTo(va: I64): void {
+    this.f.store(this.cpu, va, CPU.rip);
+    this.then.transfer();
+  }
+
+  jumpTo(va: I64): void {
+    this.transferTo(va);
+  }
+
+  checkTarget(va: I64): void {
+    this.raiseIf(notCanonical(va), VECTOR.GP);
+  }
+
+  raise(vector: number, error: I32Like = 0): void {
+    const code = typeof error === 'number' ? i32.const(error) : error;
+    this.f.do(this.env.mmu.raise, this.cpu, i32.const(vector), code);
+    this.then.fault();
+  }
+
+  raiseIf(condition: I32, vector: number, error: I32Like = 0): void {
+    this.f.if(condition, () => this.raise(vector, error));
+  }
+
+  raiseVector(verdict: I32): void {
+    const { f, cpu } = this;
+    const vector = f.let(verdict);
+    f.if(vector, () => {
+      f.do(this.env.mmu.raise, cpu, i32.and(vector, 0xff), i32.shr_u(vector, 8));
+      this.then.fault();
+    });
+  }
+
+  exit(reason: number): void {
+    this.f.store(this.cpu, i32.const(reason), CPU.exitReason);
+    this.then.exit();
+  }
+
+  again(): void {
+    this.transferTo(this.here());
+  }
+}
+
+function loadSigned(base: I32, offset: number, bits: number): I64 {
+  if (bits === 8) return i64.load8s(base, offset);
+  if (bits === 16) return i64.load16s(base, offset);
+  if (bits === 32) return i64.load32s(base, offset);
+  if (bits === 64) return i64.load(base, offset);
+  throw new RangeError(`no integer of ${bits} bits`);
+}
+
+function loadUnsigned(base: I32, offset: number, bits: number): I64 {
+  if (bits === 8) return i64.load8u(base, offset);
+  if (bits === 16) return i64.load16u(base, offset);
+  if (bits === 32) return i64.load32u(base, offset);
+  return loadSigned(base, offset, bits);
+}
+
+/** Writes a general register's slot: 32 bits zero-extend. */
+function storeRegister(f: Func, base: I32, offset: number, bits: number, value: I64): void {
+  if (bits === 32) f.store(base, i64.and(value, 0xffffffff), offset);
+  else f.store(base, value, offset, bits);
+}
+
+function hostFunctions(cpu: I32, imports: HostImports): HostFunctions {
+  const i = (value: I32Like) => (typeof value === 'number' ? i32.const(value) : value);
+  return {
+    sseFloat: (op, dst, src, imm) => call('i32', imports.sseFloat, i32.const(op), cpu, dst, src, i(imm)),
+    x87: (escape, modrm, operand) => call('i32', imports.x87, cpu, i32.const(escape), modrm, operand),
+    fpu: (which, operand, value) => call('i32', imports.fpu, i32.const(which), cpu, operand, i(value)),
+    rdtsc: (withAux) => call('i32', imports.rdtsc, cpu, i32.const(withAux ? 1 : 0)),
+    cpuid: () => call('i32', imports.cpuid, cpu),
+    segmentQuery: (kind, selector) => call('i32', imports.segmentQuery, cpu, i32.const(kind), selector),
+    selector: (register) => i64.load16u(cpu, CPU.selectors + register * 8),
+    loadSegment: (register, selector) => call('i32', imports.loadSegment, cpu, register, selector),
+    loadCodeSegment: (selector) => call('i32', imports.loadCodeSegment, cpu, selector),
+  };
+}

@@ -1,0 +1,199 @@
+/** Control transfer. Near branches only change RIP; far ones and returns from interrupts go through the host. */
+import { i32, i64 } from '../../wasm/index.ts';
+import { CPU, Exit, FLAG, R11, RCX, RSP, VECTOR } from '../state.ts';
+import { CONDITIONS, drop, peek, push } from './data.ts';
+import type { Definition } from './definition.ts';
+import type { Semantics } from './semantics.ts';
+
+const hexByte = (value: number) => value.toString(16).toUpperCase().padStart(2, '0');
+
+/** LOOP family and JRCXZ count in ECX under an address-size prefix. */
+const counted = (what: 'LOOP' | 'LOOPE' | 'LOOPNE') => (c: Semantics) => {
+  const { f } = c;
+  const mask = f.let(c.addressMask());
+  const count = f.let(i64.and(i64.sub(c.reg(RCX), 1), mask));
+  c.setReg(RCX, count);
+  const more = i64.ne(count, 0);
+  if (what === 'LOOP') c.jumpIf(more);
+  else {
+    const zero = c.flag('ZF');
+    c.jumpIf(i32.and(more, what === 'LOOPE' ? zero : i32.eqz(zero)));
+  }
+};
+
+const ret = (immediate: boolean) => (c: Semantics) => {
+  const to = peek(c, 64);
+  c.checkTarget(to);
+  drop(c, 8);
+  if (immediate) c.setReg(RSP, i64.add(c.reg(RSP), i64.and(c.immediate(), 0xffff)));
+  c.jumpTo(to);
+};
+
+/** INT n, INT3, INT1: trap-like; the vector is the operating system's business. */
+const softwareInterrupt = (vector: number | null) => (c: Semantics) => {
+  const { f } = c;
+  f.store(
+    c.cpu,
+    vector === null ? i32.wrap(i64.and(c.immediate(), 0xff)) : i32.const(vector),
+    CPU.exitVector,
+  );
+  f.store(c.cpu, i32.const(0), CPU.exitError);
+  f.store(c.cpu, i32.wrap(i64.sub(c.next(), c.here())), CPU.exitLength);
+  c.exit(vector === null ? Exit.SoftwareInterrupt : Exit.Exception);
+};
+
+export const control: Definition[] = [
+  ...CONDITIONS.flatMap((condition, cc): Definition[] =>
+    [`${hexByte(0x70 + cc)} cb`, `0F ${hexByte(0x80 + cc)} cd`].map((code) => ({
+      name: `J${condition}`,
+      code,
+      operands: 'J',
+      cc,
+      hot: true,
+      exec: (c) => c.jumpIf(c.condition(cc)),
+    })),
+  ),
+  { name: 'JMP', code: 'EB cb', operands: 'J', ends: true, hot: true, exec: (c) => c.jump() },
+  { name: 'JMP', code: 'E9 cd', operands: 'J', ends: true, hot: true, exec: (c) => c.jump() },
+  {
+    name: 'JMP',
+    code: 'FF /4',
+    operands: 'Eq',
+    ends: true,
+    hot: true,
+    exec: (c) => {
+      const to = c.f.let(c.get(0));
+      c.checkTarget(to);
+      c.jumpTo(to);
+    },
+  },
+  {
+    name: 'CALL',
+    stack: true,
+    code: 'E8 cd',
+    operands: 'J',
+    ends: true,
+    hot: true,
+    exec: (c) => {
+      push(c, c.next(), 64);
+      c.jump();
+    },
+  },
+  {
+    name: 'CALL',
+    stack: true,
+    code: 'FF /2',
+    operands: 'Eq',
+    ends: true,
+    hot: true,
+    exec: (c) => {
+      const to = c.f.let(c.get(0));
+      c.checkTarget(to);
+      push(c, c.next(), 64);
+      c.jumpTo(to);
+    },
+  },
+  { name: 'RET', stack: true, code: 'C3', ends: true, hot: true, exec: ret(false) },
+  { name: 'RET', stack: true, code: 'C2 iw', ends: true, exec: ret(true) },
+  { name: 'LOOPNE', code: 'E0 cb', operands: 'J', exec: counted('LOOPNE') },
+  { name: 'LOOPE', code: 'E1 cb', operands: 'J', exec: counted('LOOPE') },
+  { name: 'LOOP', code: 'E2 cb', operands: 'J', exec: counted('LOOP') },
+  {
+    name: 'JRCXZ',
+    code: 'E3 cb',
+    operands: 'J',
+    exec: (c) => c.jumpIf(i64.eqz(i64.and(c.reg(RCX), c.addressMask()))),
+  },
+  { name: 'INT3', code: 'CC', ends: true, exec: softwareInterrupt(VECTOR.BP) },
+  { name: 'INT', code: 'CD ib', ends: true, exec: softwareInterrupt(null) },
+  { name: 'INT1', code: 'F1', ends: true, exec: softwareInterrupt(VECTOR.DB) },
+  {
+    name: 'SYSCALL',
+    code: '0F 05',
+    ends: true,
+    exec: (c) => {
+      c.setReg(RCX, c.next());
+      c.setReg(R11, i64.extend_u(i32.and(c.getFlags(), ~(FLAG.RF | FLAG.VM))));
+      c.exit(Exit.Syscall);
+    },
+  },
+  // Far transfers within 64-bit code: the host checks the selector and delivers RIP (and RSP) or a vector.
+  { name: 'RETF', stack: true, code: 'CB', sizes: 'v', ends: true, exec: (c) => farReturn(c, false) },
+  { name: 'RETF', stack: true, code: 'CA iw', sizes: 'v', ends: true, exec: (c) => farReturn(c, true) },
+  { name: 'IRET', stack: true, code: 'CF', sizes: 'v', ends: true, exec: interruptReturn },
+  { name: 'JMP far', code: 'FF /5', operands: 'M', sizes: 'v', ends: true, exec: farJump },
+  { name: 'CALL far', code: 'FF /3', operands: 'M', sizes: 'v', ends: true, exec: farCall },
+];
+
+function farReturn(c: Semantics, immediate: boolean): void {
+  const { f } = c;
+  const bytes = c.size / 8;
+  const top = f.let(c.reg(RSP));
+  const offset = f.let(c.zext(c.load(top, c.size), c.size));
+  const selector = f.let(i32.and(i32.wrap(c.load(f.let(i64.add(top, bytes)), c.size)), 0xffff));
+  c.checkTarget(offset);
+  c.raiseVector(c.host.loadCodeSegment(selector));
+  const extra = immediate ? i64.and(c.immediate(), 0xffff) : i64.const(0);
+  c.setReg(RSP, i64.add(i64.add(top, bytes * 2), extra));
+  c.jumpTo(offset);
+}
+
+function farJump(c: Semantics): void {
+  const { f } = c;
+  const bytes = c.size / 8;
+  const va = f.let(c.address());
+  const offset = f.let(c.zext(c.load(va, c.size), c.size));
+  const selector = f.let(i32.and(i32.wrap(c.load(f.let(i64.add(va, bytes)), 16)), 0xffff));
+  c.checkTarget(offset);
+  c.raiseVector(c.host.loadCodeSegment(selector));
+  c.jumpTo(offset);
+}
+
+function farCall(c: Semantics): void {
+  const { f } = c;
+  const bytes = c.size / 8;
+  const va = f.let(c.address());
+  const offset = f.let(c.zext(c.load(va, c.size), c.size));
+  const selector = f.let(i32.and(i32.wrap(c.load(f.let(i64.add(va, bytes)), 16)), 0xffff));
+  const old = f.let(c.host.selector(1));
+  c.checkTarget(offset);
+  const top = f.let(i64.sub(c.reg(RSP), 2 * bytes));
+  c.store(f.let(i64.add(top, bytes)), c.size, old);
+  c.store(top, c.size, c.next());
+  c.raiseVector(c.host.loadCodeSegment(selector));
+  c.setReg(RSP, top);
+  c.jumpTo(offset);
+}
+
+/** IRET at CPL 3 to CPL 3: RIP, CS, RFLAGS, RSP, SS are popped. */
+function interruptReturn(c: Semantics): void {
+  const { f } = c;
+  const bytes = c.size / 8;
+  const top = f.let(c.reg(RSP));
+  const word = (i: number) => f.let(c.load(f.let(i64.add(top, i * bytes)), c.size));
+  const rip = f.let(c.zext(word(0), c.size));
+  const cs = f.let(i32.and(i32.wrap(word(1)), 0xffff));
+  const flags = word(2);
+  const rsp = f.let(c.zext(word(3), c.size));
+  const ss = f.let(i32.and(i32.wrap(word(4)), 0xffff));
+  c.checkTarget(rip);
+  c.raiseVector(c.host.loadCodeSegment(cs));
+  c.raiseVector(c.host.loadSegment(i32.const(2), ss));
+  c.setFlags(i32.wrap(flags), IRET_MASK);
+  c.setReg(RSP, rsp);
+  c.jumpTo(rip);
+}
+
+const IRET_MASK =
+  FLAG.CF |
+  FLAG.PF |
+  FLAG.AF |
+  FLAG.ZF |
+  FLAG.SF |
+  FLAG.TF |
+  FLAG.DF |
+  FLAG.OF |
+  FLAG.NT |
+  FLAG.RF |
+  FLAG.AC |
+  FLAG.ID;

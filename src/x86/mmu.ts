@@ -1,0 +1,322 @@
+/**
+ * The memory management unit: software TLB and page walker, in WebAssembly.
+ *
+ * A TLB belongs to one root table. It is direct-mapped; an entry is 32 bytes:
+ *   +0  u64 read tag    +8  u64 write tag    +16  u64 fetch tag    +24  u32 addend    +28  u32 machine frame
+ * A tag is the virtual page's address if that kind of access is allowed, else all ones (which no page is). An
+ * access of n bytes at va hits if (va + n - 1) rounded down to a page equals the tag in va's entry: an access that
+ * crosses into the next page misses as well, and the slow path deals with it. On a hit the byte lies at linear
+ * address addend + low half of va.
+ *
+ * The invariant: a write tag is present only if the page is writable, its D bit is set, and the machine frame holds
+ * no decoded code. So the first write to a page, and every first write to a page with code, passes through the walker.
+ *
+ * A byte of flags for each machine frame says whether any TLB may hold it, so that revoking a frame that no TLB
+ * holds costs nothing.
+ */
+import {
+  type Callee,
+  call,
+  type Func,
+  type I32,
+  type I64,
+  i32,
+  i64,
+  type Local,
+  type ModuleBuilder,
+  select,
+} from '../wasm/index.ts';
+import { CPU, Exit, PF, VECTOR } from './state.ts';
+
+export const TLB_ENTRIES = 2048;
+export const TLB_ENTRY_SIZE = 32;
+export const TLB_SIZE = TLB_ENTRIES * TLB_ENTRY_SIZE;
+export const TLB = { read: 0, write: 8, fetch: 16, addend: 24, frame: 28 } as const;
+
+/** Bits of a frame's flags. */
+export const FRAME_READ = 1;
+export const FRAME_WRITE = 2;
+export const FRAME_CODE = 4;
+
+/** Bits of a page-table entry, Intel SDM volume 3, 4.5. */
+const PTE = { P: 1, RW: 2, US: 4, A: 0x20, D: 0x40, PS: 0x80 } as const;
+
+/** In the `info` argument of the slow path: the size, and this for a write. */
+export const INFO_WRITE = 1 << 12;
+
+const PAGE_MASK = ~0xfffn;
+
+/** (va >> 12) mod entries, times the entry size. */
+export function tlbIndex(va: I64): I32 {
+  return i32.and(i32.shr_u(i32.wrap(va), 7), (TLB_ENTRIES - 1) * TLB_ENTRY_SIZE);
+}
+
+/** The page of the last byte of an access. */
+export function lastPage(va: I64, bytes: number): I64 {
+  return i64.and(bytes === 1 ? va : i64.add(va, bytes - 1), i64.const(PAGE_MASK));
+}
+
+export interface MmuImports {
+  /** (machine frame): a page with decoded code is about to be written. */
+  readonly codeWritten: Callee;
+}
+
+export interface Mmu {
+  /** (cpu, page: i64, kind: 0 read 1 write 2 fetch) -> linear address of the page, or 0 with CPU.walkError set. */
+  readonly walk: Func;
+  /** (cpu, va: i64, info) -> linear address, or 0 with the exception in the exit fields. */
+  readonly access: Func;
+  /** (cpu): finishes a store that went to scratch. */
+  readonly commit: Func;
+  /** (cpu, vector, error): puts an exception into the exit fields. */
+  readonly raise: Func;
+}
+
+export function buildMmu(module: ModuleBuilder, imports: MmuImports): Mmu {
+  const raise = module.func('raise', ['i32', 'i32', 'i32'], []);
+  {
+    const cpu = raise.arg('i32', 0);
+    raise.store(cpu, i32.const(Exit.Exception), CPU.exitReason);
+    raise.store(cpu, raise.arg('i32', 1), CPU.exitVector);
+    raise.store(cpu, raise.arg('i32', 2), CPU.exitError);
+  }
+  const walk = buildWalk(module, imports);
+  const access = buildAccess(module, walk, raise);
+  const commit = module.func('commit', ['i32'], []);
+  {
+    const f = commit;
+    const cpu = f.arg('i32', 0);
+    f.if(i32.eq(i32.load(cpu, CPU.crossKind), 1), () => {
+      const first = f.let(i32.load(cpu, CPU.crossLinear));
+      const head = f.let(i32.sub(0x1000, i32.and(first, 0xfff)));
+      f.memoryCopy(first, i32.add(cpu, CPU.scratch), head);
+      f.memoryCopy(
+        i32.load(cpu, CPU.crossLinear2),
+        i32.add(i32.add(cpu, CPU.scratch), head),
+        i32.sub(i32.load(cpu, CPU.crossSize), head),
+      );
+      f.store(cpu, i32.const(0), CPU.crossKind);
+    });
+  }
+  buildTranslate(module, walk);
+  buildRevoke(module);
+  return { walk, access, commit, raise };
+}
+
+function buildWalk(module: ModuleBuilder, imports: MmuImports): Func {
+  const f = module.func('walk', ['i32', 'i64', 'i32'], ['i32']);
+  const cpu = f.arg('i32', 0);
+  const page = f.arg('i64', 1);
+  const kind = f.arg('i32', 2);
+  const table = f.let(i32.load(cpu, CPU.root));
+  const entry = f.local('i64');
+  const at = f.local('i32');
+  const mfn = f.local('i32');
+  const rights = f.let(i64.const(PTE.RW | PTE.US));
+  const noExecute = f.let(i64.const(0));
+  const fail = (code: number) => {
+    const access = i32.or(
+      select(i32.eq(kind, 1), i32.const(PF.W), i32.const(0)),
+      select(i32.eq(kind, 2), i32.const(PF.I), i32.const(0)),
+    );
+    const mode = select(i32.load(cpu, CPU.supervisor), i32.const(0), i32.const(PF.U));
+    f.store(cpu, i32.or(i32.or(access, mode), code), CPU.walkError);
+    f.return(i32.const(0));
+  };
+  for (const shift of [39, 30, 21, 12]) {
+    // Index times 8: the address shifted so that the index starts at bit 3.
+    f.set(at, i32.add(table, i32.and(i32.wrap(i64.shr_u(page, shift - 3)), 511 << 3)));
+    f.set(entry, i64.load(at));
+    f.if(i64.eqz(i64.and(entry, PTE.P)), () => fail(0));
+    f.set(rights, i64.and(rights, entry));
+    f.set(noExecute, i64.or(noExecute, entry));
+    if (shift === 30 || shift === 21) f.if(i32.wrap(i64.and(entry, PTE.PS)), () => fail(PF.P | PF.RSVD));
+    f.set(mfn, i32.wrap(i64.and(i64.shr_u(entry, 12), 0xfffffff)));
+    f.if(
+      i32.or(
+        i32.ge_u(mfn, i32.load(cpu, CPU.frameLimit)),
+        i32.wrap(i64.shr_u(i64.and(entry, 0xfff00_00000000n), 32)),
+      ),
+      () => fail(PF.P | PF.RSVD),
+    );
+    f.set(table, i32.load(i32.add(i32.load(cpu, CPU.frameTable), i32.shl(mfn, 2))));
+    f.if(i32.eqz(table), () => fail(PF.P | PF.RSVD));
+    if (shift !== 12) {
+      f.set(table, i32.shl(table, 12));
+      f.if(i64.eqz(i64.and(entry, PTE.A)), () => f.store(at, i64.or(entry, PTE.A)));
+    }
+  }
+  const user = i32.eqz(i32.load(cpu, CPU.supervisor));
+  f.if(i32.and(user, i64.eqz(i64.and(rights, PTE.US))), () => fail(PF.P));
+  f.if(i32.and(i32.eq(kind, 2), i64.lt_s(noExecute, 0)), () => fail(PF.P));
+  const frame = table;
+  f.if(i32.eq(kind, 1), () => {
+    f.if(i64.eqz(i64.and(rights, PTE.RW)), () => {
+      // The hypervisor lets this one store through, to scratch: it will validate and apply it.
+      f.if(i32.eq(i32.load(cpu, CPU.interceptFrame), i32.add(mfn, 1)), () => {
+        f.store(cpu, i32.const(2), CPU.crossKind);
+        f.return(i32.shl(frame, 12));
+      });
+      fail(PF.P);
+    });
+  });
+  const wanted = f.let(i64.or(i64.const(PTE.A), select(i32.eq(kind, 1), i64.const(PTE.D), i64.const(0))));
+  f.if(i64.ne(i64.and(entry, wanted), wanted), () => {
+    f.set(entry, i64.or(entry, wanted));
+    f.store(at, entry);
+  });
+  const flags = f.let(i32.add(i32.load(cpu, CPU.frameFlags), frame));
+  f.if(i32.and(i32.eq(kind, 1), i32.and(i32.load8u(flags), FRAME_CODE)), () =>
+    f.do(imports.codeWritten, frame),
+  );
+  const slot = f.let(i32.add(i32.load(cpu, CPU.tlb), tlbIndex(page)));
+  const none = i64.const(-1);
+  f.store(slot, page, TLB.read);
+  f.store(slot, select(i64.lt_s(noExecute, 0), none, page), TLB.fetch);
+  f.store(slot, i32.sub(i32.shl(frame, 12), i32.wrap(page)), TLB.addend);
+  f.store(slot, frame, TLB.frame);
+  const writable = i32.and(
+    i32.and(i64.ne(i64.and(rights, PTE.RW), 0), i64.ne(i64.and(entry, PTE.D), 0)),
+    i32.eqz(i32.and(i32.load8u(flags), FRAME_CODE)),
+  );
+  f.if(
+    writable,
+    () => {
+      f.store(slot, page, TLB.write);
+      f.store(flags, i32.or(i32.load8u(flags), FRAME_READ | FRAME_WRITE), 0, 8);
+    },
+    () => {
+      f.store(slot, none, TLB.write);
+      f.store(flags, i32.or(i32.load8u(flags), FRAME_READ), 0, 8);
+    },
+  );
+  f.result(i32.shl(frame, 12));
+  return f;
+}
+
+/** Not canonical: bits 63..47 are not all the same. */
+export function notCanonical(va: I64): I32 {
+  return i64.gt_u(i64.add(va, i64.const(1n << 47n)), i64.const((1n << 48n) - 1n));
+}
+
+function buildAccess(module: ModuleBuilder, walk: Func, raise: Func): Func {
+  const f = module.func('access', ['i32', 'i64', 'i32'], ['i32']);
+  const cpu = f.arg('i32', 0);
+  const va = f.arg('i64', 1);
+  const info = f.arg('i32', 2);
+  const size = f.let(i32.and(info, INFO_WRITE - 1));
+  const write = f.let(i32.shr_u(info, 12));
+  const last = f.let(i64.add(va, i64.sub(i64.extend_u(size), 1)));
+  f.if(i32.or(notCanonical(va), notCanonical(last)), () => {
+    f.do(raise, cpu, i32.const(VECTOR.GP), i32.const(0));
+    f.return(i32.const(0));
+  });
+  const pageFault = (address: I64) => {
+    f.store(cpu, address, CPU.cr2);
+    f.do(raise, cpu, i32.const(VECTOR.PF), i32.load(cpu, CPU.walkError));
+    f.return(i32.const(0));
+  };
+  f.store(cpu, i32.const(0), CPU.crossKind);
+  const page = f.let(i64.and(va, i64.const(PAGE_MASK)));
+  const first = f.let(call('i32', walk, cpu, page, write));
+  f.if(i32.eqz(first), () => pageFault(va));
+  const offset = f.let(i32.and(i32.wrap(va), 0xfff));
+  const linear = f.let(i32.add(first, offset));
+  const scratch = i32.add(cpu, CPU.scratch);
+  f.if(i32.le_u(i32.add(offset, size), 0x1000), () => {
+    f.if(i32.eq(i32.load(cpu, CPU.crossKind), 2), () => {
+      f.store(cpu, va, CPU.crossAddress);
+      f.store(cpu, size, CPU.crossSize);
+      f.store(cpu, linear, CPU.crossLinear);
+      f.memoryCopy(scratch, linear, size);
+      f.return(scratch);
+    });
+    f.return(linear);
+  });
+  const page2 = f.let(i64.add(page, 0x1000));
+  const second = f.let(call('i32', walk, cpu, page2, write));
+  f.if(i32.eqz(second), () => pageFault(page2));
+  f.if(i32.eq(i32.load(cpu, CPU.crossKind), 2), () => {
+    // Only stores within one page are intercepted.
+    f.store(cpu, i32.const(0), CPU.crossKind);
+    f.store(cpu, i32.const(PF.P | PF.W), CPU.walkError);
+    pageFault(va);
+  });
+  const head = f.let(i32.sub(0x1000, offset));
+  f.memoryCopy(scratch, linear, head);
+  f.memoryCopy(i32.add(scratch, head), second, i32.sub(size, head));
+  f.store(cpu, i32.const(1), CPU.crossKind);
+  f.store(cpu, size, CPU.crossSize);
+  f.store(cpu, linear, CPU.crossLinear);
+  f.store(cpu, second, CPU.crossLinear2);
+  f.result(scratch);
+  return f;
+}
+
+/** translate(cpu, low, high, kind): for the hypervisor's own accesses; through the TLB. */
+function buildTranslate(module: ModuleBuilder, walk: Func): void {
+  const f = module.func('translate', ['i32', 'i32', 'i32', 'i32'], ['i32']);
+  const cpu = f.arg('i32', 0);
+  const kind = f.arg('i32', 3);
+  const va = f.let(i64.or(i64.extend_u(f.arg('i32', 1)), i64.shl(i64.extend_u(f.arg('i32', 2)), 32)));
+  f.if(notCanonical(va), () => {
+    f.store(cpu, i32.const(0), CPU.walkError);
+    f.return(i32.const(0));
+  });
+  const page = f.let(i64.and(va, i64.const(PAGE_MASK)));
+  const slot = f.let(i32.add(i32.load(cpu, CPU.tlb), tlbIndex(va)));
+  f.if(i64.eq(i64.load(i32.add(slot, i32.shl(kind, 3))), page), () =>
+    f.return(i32.add(i32.load(slot, TLB.addend), i32.wrap(va))),
+  );
+  const linear = f.let(call('i32', walk, cpu, page, kind));
+  f.if(i32.eqz(linear), () => f.return(i32.const(0)));
+  f.result(i32.or(linear, i32.and(i32.wrap(va), 0xfff)));
+  module.export('translate', f);
+}
+
+/** revoke(tlb, frame, writeOnly): clears the write tags, or all tags, of a frame's entries. */
+function buildRevoke(module: ModuleBuilder): void {
+  const f = module.func('revoke', ['i32', 'i32', 'i32'], []);
+  const at = f.let(f.arg('i32', 0));
+  const frame = f.arg('i32', 1);
+  const end = f.let(i32.add(at, TLB_SIZE));
+  f.loop((next) => {
+    f.if(i32.eq(i32.load(at, TLB.frame), frame), () => {
+      f.if(i32.eqz(f.arg('i32', 2)), () => {
+        f.store(at, i64.const(-1), TLB.read);
+        f.store(at, i64.const(-1), TLB.fetch);
+      });
+      f.store(at, i64.const(-1), TLB.write);
+    });
+    f.set(at, i32.add(at, TLB_ENTRY_SIZE));
+    f.brIf(i32.lt_u(at, end), next);
+  });
+  module.export('revoke', f);
+}
+
+/**
+ * Emits the inlined look-up: `linear` receives the linear address of `bytes` bytes at `va`, or control goes to
+ * `fault` with the exception in the exit fields.
+ */
+export function emitLookup(
+  f: Func,
+  mmu: Mmu,
+  cpu: I32,
+  tlb: I32,
+  va: Local<'i64'>,
+  bytes: number,
+  write: boolean,
+  fault: () => void,
+): Local<'i32'> {
+  const linear = f.local('i32');
+  const slot = f.let(i32.add(tlb, tlbIndex(va)));
+  f.if(
+    i64.eq(i64.load(slot, write ? TLB.write : TLB.read), lastPage(va, bytes)),
+    () => f.set(linear, i32.add(i32.load(slot, TLB.addend), i32.wrap(va))),
+    () => {
+      f.set(linear, call('i32', mmu.access, cpu, va, i32.const(bytes | (write ? INFO_WRITE : 0))));
+      f.if(i32.eqz(linear), fault);
+    },
+  );
+  return linear;
+}

@@ -1,0 +1,72 @@
+/**
+ * The processor: runs a virtual CPU until something happens that is not the guest's own business (see Exit).
+ * One a pCPU. It knows 64-bit user-level x86 and paging, and nothing of Xen.
+ */
+import type { Frames } from '../machine/frames.ts';
+import type { Memory } from '../machine/memory.ts';
+import type { Cpu, VirtualAddress } from './cpu.ts';
+import type { Exit } from './state.ts';
+
+/** What kind of access a translation is for. */
+export const Access = { Read: 0, Write: 1, Fetch: 2 } as const;
+export type Access = (typeof Access)[keyof typeof Access];
+
+/** What the processor asks of the machine that it is part of. */
+export interface ProcessorHost {
+  /** Time-stamp counter, in nanoseconds since the machine started: the TSC runs at 1 GHz. */
+  tsc(): number;
+  /** CPUID as the guest's user mode sees it natively: four u32. */
+  cpuid(leaf: number, subleaf: number): readonly [number, number, number, number];
+  /** A segment descriptor (two u32: low, high) or null where the selector is beyond its table. */
+  descriptor(cpu: Cpu, selector: number): readonly [number, number] | null;
+}
+
+/**
+ * The physical memory that a CPU sees: a table with one u32 for each guest frame number, holding the machine
+ * frame behind it (0: none).
+ */
+export interface PhysicalSpace {
+  /** Linear address of the table. */
+  readonly frameTable: number;
+  /** How many entries it has. */
+  readonly frameLimit: number;
+  /** Counts changes of present page-table entries: a TLB of another value is stale when it is loaded. */
+  generation: number;
+}
+
+export interface Processor {
+  readonly memory: Memory;
+  readonly frames: Frames;
+  /** Puts a CPU on this processor. */
+  attach(cpu: Cpu, space: PhysicalSpace): void;
+  detach(cpu: Cpu): void;
+  /**
+   * Loads the root tables for supervisor and user mode (guest frame numbers of L4 tables; user may be 0: none).
+   * TLB contents survive for roots seen before with the same space generation.
+   */
+  loadRoots(cpu: Cpu, supervisorRoot: number, userRoot: number): void;
+  /** Switches between the two loaded roots; sets cpu.supervisor. Cheap. */
+  setMode(cpu: Cpu, supervisor: boolean): void;
+  /** Runs about `budget` instructions. */
+  run(cpu: Cpu, budget: number): Exit;
+  /** Runs exactly one instruction (a rep string instruction: one iteration). TF is the caller's business. */
+  step(cpu: Cpu): Exit;
+  /**
+   * Linear address behind a guest virtual address under the current root and mode, or 0. Sets accessed and dirty bits.
+   * Does not touch the exit fields. Valid to the end of that page.
+   */
+  translate(cpu: Cpu, va: VirtualAddress, access: Access): number;
+  /** After a failed translate: the page-fault error code that the access would have. */
+  faultCode(cpu: Cpu, va: VirtualAddress, access: Access): number;
+  /** Drops TLB entries of both loaded roots. */
+  flush(cpu: Cpu): void;
+  flushPage(cpu: Cpu, va: VirtualAddress): void;
+  /** Drops what every TLB holds of a machine frame (it changes owner or becomes a page table). */
+  revoke(machineFrame: number): void;
+  /** Must be called after TypeScript wrote to a machine frame that may hold code. Cheap if it holds none. */
+  written(machineFrame: number): void;
+  /** Instructions that no definition covers, by name, with how often they were met. */
+  readonly undefinedInstructions: ReadonlyMap<string, number>;
+  /** The last control transfers of the CPU, oldest first: from and to. */
+  lastTransfers(cpu: Cpu): { from: VirtualAddress; to: VirtualAddress }[];
+}
