@@ -43,6 +43,11 @@ export class Terminal {
     return this.stdout.isTTY && columns > 0 && rows > 0 ? { columns, rows } : null;
   }
 
+  /** What ends a line of ours: a terminal in raw mode does not return the carriage by itself. */
+  get newline(): string {
+    return this.raw ? '\r\n' : '\n';
+  }
+
   start(events: TerminalEvents): void {
     this.setRaw(true);
     process.once('exit', this.restoreNow);
@@ -84,7 +89,7 @@ export class Terminal {
 
   /** Ends the current line, so that what follows starts at the left. */
   freshLine(): void {
-    if (this.lastByte !== 0x0a) this.write(new Uint8Array([0x0d, 0x0a]));
+    if (this.lastByte !== 0x0a) this.write(new TextEncoder().encode(this.newline));
   }
 
   /** Gives the terminal back. */

@@ -1,0 +1,156 @@
+/**
+ * One run of the program: a machine with one domain whose console is ours, until that domain ends. A reboot of the
+ * guest builds it again.
+ */
+import { SHUTDOWN } from '../xen/public/sched.ts';
+import { STATUS } from './failure.ts';
+import { type Guest, loadGuest, usesOurRamdisk } from './guest.ts';
+import type { ImageOptions } from './images/index.ts';
+import { InputQueue } from './input.ts';
+import { MAX_DOMAIN_MEMORY, Machine, type StartPcpu } from './machine.ts';
+import { MarkerFilter } from './marker.ts';
+import type { Terminal } from './node/terminal.ts';
+import { type BootOptions, UsageError } from './options.ts';
+import { type DomainEnd, RunningDomain } from './running-domain.ts';
+
+/** What the program is given by the process that it is. */
+export interface SessionHost {
+  readonly terminal: Terminal;
+  readonly images: ImageOptions;
+  readonly startPcpu: StartPcpu;
+  /** Prints lines of our own (standard error). */
+  say(text: string): void;
+}
+
+export class Session {
+  private readonly options: BootOptions;
+  private readonly host: SessionHost;
+  private readonly input: InputQueue;
+  /** Lines come from a pipe, and our initramfs tells when it wants them. */
+  private readonly scripted: boolean;
+  private machine: Machine | null = null;
+  private domain: RunningDomain | null = null;
+  /** What the shell in the guest ended with, in a script. */
+  private shellStatus = STATUS.poweroff as number;
+  /** Ends the session from outside: settles {@link stopped}. */
+  private stop!: (status: number) => void;
+  private readonly stopped: Promise<number>;
+
+  constructor(options: BootOptions, host: SessionHost) {
+    this.options = options;
+    this.host = host;
+    this.input = new InputQueue(host.terminal);
+    this.scripted = !host.terminal.interactive && usesOurRamdisk(options);
+    this.stopped = new Promise((resolve) => {
+      this.stop = resolve;
+    });
+  }
+
+  /** Ends the session with a status, whatever the domain is doing. */
+  end(status: number): void {
+    this.stop(status);
+  }
+
+  /** One line of numbers about the running domain. */
+  async statistics(): Promise<void> {
+    const { machine, domain } = this;
+    if (!machine || !domain) return;
+    const info = await machine.control.getDomainInfo(domain.id);
+    this.host.say(
+      `domain ${domain.id}: ${info.instructions} instructions, ${(info.cpuTimeNs / 1e9).toFixed(3)} s of CPU, ` +
+        `${(info.totalPages * 4) / 1024} MiB`,
+    );
+  }
+
+  /** Runs until the domain is gone. @returns the exit status */
+  async run(): Promise<number> {
+    const { terminal } = this.host;
+    try {
+      return await Promise.race([this.boot(), this.stopped]);
+    } finally {
+      this.input.close();
+      terminal.freshLine();
+      terminal.stop();
+      await this.machine?.powerOff();
+    }
+  }
+
+  private async boot(): Promise<number> {
+    const { options, host } = this;
+    const { terminal } = host;
+    if (options.memory > MAX_DOMAIN_MEMORY) {
+      throw new UsageError(
+        `--memory ${options.memory / 1024}M: more than the machine can have (${MAX_DOMAIN_MEMORY >> 10}M)`,
+      );
+    }
+    const use = { scripted: this.scripted, size: terminal.interactive ? terminal.size : null };
+    const guest = await loadGuest(options, use, host.images);
+    this.announce(guest);
+    this.machine = await Machine.start(options.memory, host.startPcpu, (line) => host.say(line));
+    terminal.start({
+      onInput: (bytes) => this.input.add(bytes),
+      onEnd: () => (terminal.interactive ? this.stop(STATUS.signal + 1) : this.input.end()),
+      onEscape: () => this.stop(STATUS.poweroff),
+      onClosed: () => this.stop(STATUS.signal + 13),
+    });
+    return Promise.race([this.domains(guest), this.machine.dead]);
+  }
+
+  private announce(guest: Guest): void {
+    const { options, host } = this;
+    if (options.quiet) return;
+    host.say(`booting ${guest.title}${host.terminal.interactive ? ' (Ctrl-] switches it off)' : ''}`);
+  }
+
+  /** One domain after the other, as long as they end with a reboot. */
+  private async domains(guest: Guest): Promise<number> {
+    for (;;) {
+      const end = await this.runDomain(guest);
+      if (end.code === SHUTDOWN.poweroff) return this.shellStatus;
+      if (end.code !== SHUTDOWN.reboot) return this.crashed(end, guest);
+      await this.domain!.destroy();
+      if (!this.options.quiet) this.host.say('the domain reboots');
+    }
+  }
+
+  private async runDomain(guest: Guest): Promise<DomainEnd> {
+    const { terminal } = this.host;
+    const markers = new MarkerFilter((text) => this.told(text));
+    const show = (bytes: Uint8Array) => {
+      const hold = (on: boolean) => this.domain?.holdOutput(on);
+      if (!terminal.write(bytes, () => hold(false))) hold(true);
+    };
+    const events = {
+      onOutput: (bytes: Uint8Array) => show(this.scripted ? markers.filter(bytes) : bytes),
+      onLog: (text: string) => show(new TextEncoder().encode(text.replaceAll(/\r?\n/g, terminal.newline))),
+      onRoom: () => this.input.pump(),
+    };
+    this.domain = await RunningDomain.start(this.machine!, guest, events, { trace: this.options.trace });
+    if (!this.scripted) this.input.connect(this.domain);
+    const end = await this.domain.ended;
+    this.input.connect(null);
+    show(markers.flush());
+    return end;
+  }
+
+  /** A message of our init (guests/initramfs/etc/session). */
+  private told(text: string): void {
+    if (text === 'ready') this.input.connect(this.domain);
+    const exit = /^exit=(\d{1,3})$/.exec(text);
+    if (exit) this.shellStatus = Number(exit[1]) & 0xff;
+  }
+
+  private async crashed(end: DomainEnd, guest: Guest): Promise<number> {
+    const { terminal, say } = this.host;
+    terminal.freshLine();
+    terminal.stop();
+    const what =
+      end.code === SHUTDOWN.crash
+        ? `crashed: ${end.crashReason ?? 'the guest itself reported it (a kernel panic)'}`
+        : `ended with shutdown code ${end.code}`;
+    say(`the domain ${what}`);
+    const dump = await this.domain!.crashDump();
+    process.stderr.write(`${(guest.symbols?.annotate(dump) ?? dump).trimEnd()}\n`);
+    return STATUS.crash;
+  }
+}
