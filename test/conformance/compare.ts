@@ -1,5 +1,5 @@
 /** Compares what two engines made of the same case. */
-import { FLAG } from '../../src/x86/state.ts';
+import { FLAG, RSP } from '../../src/x86/state.ts';
 import type { Instruction } from './instruction.ts';
 import { type Undefined, undefinedAfter } from './undefined.ts';
 import {
@@ -73,6 +73,9 @@ function closeExtended(a: Extended, b: Extended, ulps: number): boolean {
   const distance = signed(a) - signed(b);
   return (distance < 0n ? -distance : distance) <= BigInt(ulps);
 }
+
+/** The four null selectors are one: returning to user mode, as the oracle does, clears their low bits. */
+const withoutNull = (selector: number): number => (selector < 4 ? 0 : selector);
 
 class Comparison {
   readonly differences: Difference[] = [];
@@ -181,13 +184,9 @@ export function compare(
   const y = got.offsets[index]!;
   const at = batch.offsets[index]!;
   const vector = a.getUint32(x + RESULT.vector, true);
-  const open = undefinedAfter(instruction, batch.view, at);
-  // A fault undoes everything: nothing is undefined then but RF.
-  const faulted =
-    vector !== COMPLETE &&
-    a.getBigUint64(x + RESULT.rip, true) === BigInt(PLACE.codeBase + instruction.offset);
-  if (faulted)
-    Object.assign(open, { flags: 0, status: 0, destination: false, lanes: 0, ulps: 0, memory: [] });
+  const start = BigInt(PLACE.codeBase + instruction.offset);
+  const faulted = vector !== COMPLETE && a.getBigUint64(x + RESULT.rip, true) === start;
+  const open = undefinedAfter(instruction, batch.view, at, faulted);
 
   const gotVector = b.getUint32(y + RESULT.vector, true);
   if (vector !== gotVector) out.add('ending', vectorName(vector), vectorName(gotVector));
@@ -198,16 +197,19 @@ export function compare(
   const gotError = b.getUint32(y + RESULT.error, true) & errorMask;
   if (error !== gotError) out.add('error code', hex(error, 4), hex(gotError, 4));
 
-  const wide = (name: string, offset: number): void => {
-    const one = a.getBigUint64(x + offset, true);
-    const two = b.getBigUint64(y + offset, true);
+  const wide = (name: string, offset: number, mask = -1n): void => {
+    const one = a.getBigUint64(x + offset, true) & mask;
+    const two = b.getBigUint64(y + offset, true) & mask;
     if (one !== two) out.add(name, hex(one, 16), hex(two, 16));
   };
-  wide('cr2', RESULT.cr2);
+  if (!open.faultAddress) wide('cr2', RESULT.cr2);
   wide('rip', RESULT.rip);
   const { form } = instruction.variant;
   const writtenRegister = open.destination && !form.memory ? instruction.choice.rm : -1;
-  for (let i = 0; i < 16; i++) if (i !== writtenRegister) wide(REGISTER_NAMES[i]!, RESULT.regs + 8 * i);
+  for (let i = 0; i < 16; i++)
+    if (i !== writtenRegister) {
+      wide(REGISTER_NAMES[i]!, RESULT.regs + 8 * i, open.halves.includes(i) ? 0xffffffffn : -1n);
+    }
   const flagMask = ~(open.flags | FLAG.RF);
   const flags = a.getUint32(x + RESULT.rflags, true) & flagMask;
   const gotFlags = b.getUint32(y + RESULT.rflags, true) & flagMask;
@@ -222,12 +224,13 @@ export function compare(
   wide('fs base', RESULT.fsBase);
   wide('gs base', RESULT.gsBase);
   for (const [i, name] of SELECTOR_NAMES.entries()) {
-    const one = a.getUint16(x + RESULT.selectors + 2 * i, true);
-    const two = b.getUint16(y + RESULT.selectors + 2 * i, true);
+    const one = withoutNull(a.getUint16(x + RESULT.selectors + 2 * i, true));
+    const two = withoutNull(b.getUint16(y + RESULT.selectors + 2 * i, true));
     if (one !== two) out.add(name, hex(one, 4), hex(two, 4));
   }
   compareFx(out, a, x + RESULT.fx, b, y + RESULT.fx, open);
 
+  const stack = Number(batch.view.getBigInt64(at + CASE.regs + 8 * RSP, true));
   const memory = words(a, x);
   const gotMemory = words(b, y);
   for (const offset of new Set([...memory.keys(), ...gotMemory.keys()])) {
@@ -235,6 +238,8 @@ export function compare(
     const two = gotMemory.get(offset);
     const mask = wordMask(offset, target, instruction.memoryBytes, open);
     if (one === two) continue;
+    const below = stack - (PLACE.dataBase + offset);
+    if (below > 0 && below <= open.belowStack + 8) continue;
     const before = initialWord(batch, index, offset);
     if ((((one ?? before) ^ (two ?? before)) & mask) === 0n) continue;
     const show = (v: bigint | undefined): string =>

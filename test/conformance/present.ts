@@ -150,13 +150,22 @@ export function markdown(report: Report, seed: string): string {
     lines.push(`## ${mnemonic}: ${group.count} in ${group.names.length} forms`, '');
     const fields = new Map<string, number>();
     for (const { differences } of group.failures) {
-      for (const { what } of differences) fields.set(what, (fields.get(what) ?? 0) + 1);
+      for (const { what } of differences) {
+        const field = what.startsWith('[') ? 'memory' : what;
+        fields.set(field, (fields.get(field) ?? 0) + 1);
+      }
     }
     lines.push(`differs in: ${[...fields].map(([what, n]) => `${what} (${n})`).join(', ')}`, '');
     for (const name of group.names.slice(0, 12)) lines.push(`- ${name}: ${report.byVariant.get(name)}`);
     if (group.names.length > 12) lines.push(`- and ${group.names.length - 12} more`);
     lines.push('', '```');
-    for (const failure of group.failures.slice(0, 2)) lines.push(failureText(failure));
+    const shown = new Set<string>();
+    for (const failure of group.failures) {
+      // One case of each kind of difference.
+      const kind = failure.differences.map(({ what }) => (what.startsWith('[') ? 'memory' : what)).join();
+      if (!shown.has(kind) && shown.size < 5) lines.push(failureText(failure));
+      shown.add(kind);
+    }
     lines.push('```', '');
   }
   return lines.join('\n');

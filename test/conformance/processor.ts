@@ -1,8 +1,8 @@
 /** Our own processor as an engine. */
 import { Frames } from '../../src/machine/frames.ts';
 import { Memory, PAGE_SIZE } from '../../src/machine/memory.ts';
+import { createProcessor } from '../../src/x86/core/index.ts';
 import { Cpu } from '../../src/x86/cpu.ts';
-import { createProcessor } from '../../src/x86/index.ts';
 import type { Processor } from '../../src/x86/processor.ts';
 import { CPU, CS, DS, ES, Exit, FS, GS, SS, VECTOR } from '../../src/x86/state.ts';
 import type { Engine } from './engine.ts';

@@ -294,15 +294,19 @@ function stringInstruction(state: State): void {
   const { random, instruction } = state;
   const { form } = instruction.variant;
   const size = form.size === 0 ? 1 : form.size / 8;
-  const source = target(random, size);
-  const overlapping = random.chance(0.2);
-  const destination = overlapping ? source + random.between(-40, 40) : target(random, size);
+  // Where both operands would fault, the manual does not say which does: one of them is always good.
+  const good = (): number => PLACE.dataBase + 0x200 + random.below(PLACE.dataWritable - 0x400);
+  const kind = random.below(10);
+  const source = kind < 5 ? target(random, size) : good();
+  let destination = kind < 5 ? good() : target(random, size);
+  if (kind === 9) destination = source + random.between(-40, 40);
   state.pointTo(RSI, source, true);
   state.pointTo(RDI, destination, false);
-  const kind = random.below(20);
-  const counts = kind < 14 ? random.below(20) : kind < 17 ? random.below(300) : kind < 18 ? 0 : random.u32();
+  const length = random.below(20);
+  const counts =
+    length < 14 ? random.below(20) : length < 17 ? random.below(300) : length < 18 ? 0 : random.u32();
   if (instruction.choice.address32) state.pinLow(RCX, 32, BigInt(counts));
-  else state.pin(RCX, kind === 19 ? random.u64() : BigInt(counts));
+  else state.pin(RCX, length === 19 ? random.u64() : BigInt(counts));
   if (form.repeat === '') state.regs[RCX] = integer(random);
   // Runs of equal elements, so that comparisons go on for a while.
   const run = random.below(60) * size;

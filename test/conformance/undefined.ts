@@ -4,7 +4,7 @@
  * Definition.undefinedFlags names the flags that are always undefined; what depends on operands stands here.
  */
 import { operandBits } from '../../src/x86/isa/encoding.ts';
-import { FLAG } from '../../src/x86/state.ts';
+import { FLAG, RCX, RDI, RSI } from '../../src/x86/state.ts';
 import type { Instruction } from './instruction.ts';
 import { CASE } from './wire.ts';
 
@@ -25,6 +25,12 @@ export interface Undefined {
    */
   lanes: number;
   ulps: number;
+  /** Registers of which only the low half is compared. */
+  halves: readonly number[];
+  /** Bytes below the stack pointer that may have been written. */
+  belowStack: number;
+  /** The address of the fault: which of several accesses faults first. */
+  faultAddress: boolean;
   /** Ranges of the memory operand, in bytes from its start, that hold no defined value. */
   memory: readonly (readonly [number, number])[];
 }
@@ -58,8 +64,44 @@ function shiftCount(instruction: Instruction, view: DataView, at: number): numbe
   return view.getUint8(at + CASE.regs + 8);
 }
 
-/** @param at where the case begins in `view` */
-export function undefinedAfter(instruction: Instruction, view: DataView, at: number): Undefined {
+/**
+ * A fault undoes everything but what lies below the stack pointer, where a push that cannot complete may have begun.
+ * The order in which a far transfer reads its operands is the processor's own business.
+ */
+function afterFault(instruction: Instruction, open: Undefined): Undefined {
+  const { name } = instruction.variant.form.definition;
+  return {
+    ...open,
+    flags: 0,
+    status: 0,
+    destination: false,
+    lanes: 0,
+    ulps: 0,
+    memory: [],
+    belowStack: name.startsWith('CALL') || name === 'ENTER' ? 24 : 0,
+    faultAddress: /^(RETF|IRET|ENTER|.* far)$/.test(name),
+  };
+}
+
+/**
+ * @param at where the case begins in `view`
+ * @param faulted the case ended with a fault of this instruction
+ */
+export function undefinedAfter(
+  instruction: Instruction,
+  view: DataView,
+  at: number,
+  faulted: boolean,
+): Undefined {
+  const open = undefinedByInstruction(instruction, view, at);
+  const { form, address32 } = instruction.variant;
+  // Whether the upper halves are cleared where no iteration was completed differs between processors.
+  const none = view.getUint32(at + CASE.regs + 8 * RCX, true) === 0;
+  if (form.repeat !== '' && address32 && (faulted || none)) open.halves = [RCX, RSI, RDI];
+  return faulted ? afterFault(instruction, open) : open;
+}
+
+function undefinedByInstruction(instruction: Instruction, view: DataView, at: number): Undefined {
   const { form } = instruction.variant;
   const { definition } = form;
   const result: Undefined = {
@@ -67,6 +109,9 @@ export function undefinedAfter(instruction: Instruction, view: DataView, at: num
     destination: false,
     lanes: /^(RCP|RSQRT)[PS]S$/.test(definition.name) ? LANE_ERROR : 0,
     ulps: TRANSCENDENTAL.test(definition.name) ? 2 : 0,
+    halves: [],
+    belowStack: 0,
+    faultAddress: false,
     memory: [],
   };
   if (/^FXSAVE/.test(definition.name)) result.memory = POINTERS_FXSAVE;
