@@ -12,6 +12,9 @@ import { fetchKernel, type ImageOptions, shellInitramfs, unpackedKernel } from '
 import type { BootOptions } from './options.ts';
 import { Symbols } from './symbols.ts';
 
+/** On the command line: our initramfs takes lines from a program, and says when (guests/initramfs/etc/session). */
+export const SCRIPT_WORD = 'xenolith.script';
+
 export interface Guest {
   readonly kernel: KernelImage;
   readonly ramdisk: Uint8Array | null;
@@ -65,13 +68,13 @@ export function commandLine(options: BootOptions, use: ConsoleUse): string {
   else if (options.kernelPackage !== 'grub') words.push('console=hvc0');
   // Whoever reads a script's output does not want the kernel's in it.
   if (ours && use.scripted && options.cmdline === null) words.push('quiet');
-  if (ours && use.scripted) words.push('xenolith.script');
+  if (ours && use.scripted) words.push(SCRIPT_WORD);
   if (ours && use.size) words.push(`xenolith.cols=${use.size.columns}`, `xenolith.rows=${use.size.rows}`);
   return [...words, options.append].filter((word) => word !== '').join(' ');
 }
 
 /** True if the guest starts with our initramfs, which talks to us (guests/initramfs/etc/session). */
-export function usesOurRamdisk({ ramdisk, kernelPackage }: BootOptions): boolean {
+function usesOurRamdisk({ ramdisk, kernelPackage }: BootOptions): boolean {
   return ramdisk === undefined && kernelPackage !== 'grub';
 }
 

@@ -4,7 +4,7 @@
  */
 import { SHUTDOWN } from '../xen/public/sched.ts';
 import { STATUS } from './failure.ts';
-import { type Guest, loadGuest, usesOurRamdisk } from './guest.ts';
+import { type Guest, loadGuest, SCRIPT_WORD } from './guest.ts';
 import type { ImageOptions } from './images/index.ts';
 import { InputQueue } from './input.ts';
 import { MAX_DOMAIN_MEMORY, Machine, type StartPcpu } from './machine.ts';
@@ -26,8 +26,8 @@ export class Session {
   private readonly options: BootOptions;
   private readonly host: SessionHost;
   private readonly input: InputQueue;
-  /** Lines come from a pipe, and our initramfs tells when it wants them. */
-  private readonly scripted: boolean;
+  /** Lines come from a pipe, and the init in the guest tells when it wants them. */
+  private scripted = false;
   private machine: Machine | null = null;
   private domain: RunningDomain | null = null;
   /** What the shell in the guest ended with, in a script. */
@@ -40,7 +40,6 @@ export class Session {
     this.options = options;
     this.host = host;
     this.input = new InputQueue(host.terminal);
-    this.scripted = !host.terminal.interactive && usesOurRamdisk(options);
     this.stopped = new Promise((resolve) => {
       this.stop = resolve;
     });
@@ -83,8 +82,10 @@ export class Session {
         `--memory ${options.memory / 1024}M: more than the machine can have (${MAX_DOMAIN_MEMORY >> 10}M)`,
       );
     }
-    const use = { scripted: this.scripted, size: terminal.interactive ? terminal.size : null };
+    const { interactive } = terminal;
+    const use = { scripted: !interactive, size: interactive ? terminal.size : null };
     const guest = await loadGuest(options, use, host.images);
+    this.scripted = !interactive && guest.cmdline.split(' ').includes(SCRIPT_WORD);
     this.announce(guest);
     this.machine = await Machine.start(options.memory, host.startPcpu, (line) => host.say(line));
     terminal.start({

@@ -35,7 +35,7 @@ describe("Debian's stock kernel", () => {
 cd /tmp && printf 'b\\na\\nc\\n' > f && sort f | tr '\\n' ' '; echo
 seq 1 100000 | sha256sum
 seq 1 5000 > g && gzip -9 g && gunzip g.gz && sha256sum g
-echo 1 2 3 | awk '{ printf "%.6f\\n", ($1 + $2) / $3 * atan2(0, -1) }'
+echo 20 2 7 | awk '{ printf "%.6f\\n", ($1 + $2) / $3 }'
 sleep 100 & kill %1; wait; echo jobs done
 (sleep 1; echo slept) & wait
 date -u -d @86400 +%F
@@ -52,7 +52,7 @@ poweroff
       'a b c ',
       `${sha256(seq(100_000))}  -`,
       `${sha256(seq(5_000))}  g`,
-      '3.141593',
+      '3.142857',
       'jobs done',
       'slept',
       '1970-01-02',

@@ -8,14 +8,16 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   realpathSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { shellInitramfs } from '../../src/toolstack/images/index.ts';
 import { type Outcome, xenolith } from './cli.ts';
 
 /** Arithmetic that compilers like to emit, floating point in all sizes, signals, and what libc makes of them. */
@@ -135,7 +137,7 @@ const COMMANDS: Record<string, string> = {
     'gzip -9 < /programs/data > d.gz; sha256sum d.gz; gunzip < d.gz | cmp - /programs/data; echo $?',
   'sed, grep, tr': "sed -nE 's/(.*)([0-9])/\\2\\1/p' /programs/words | grep -v 7 | tr 0-9 a-j | tail -n 5",
   'awk floating point': `awk 'BEGIN { for (i = 1; i < 200; i++) s += sqrt(i) * log(i) / exp(1 / i); printf "%.15g %e\\n", s, s }'`,
-  'busybox awk': `/programs/busybox awk 'BEGIN { for (i = 1; i < 200; i++) s += sqrt(i) * log(i); printf "%.15g\\n", s }'`,
+  'busybox awk': `/programs/busybox awk 'BEGIN { for (i = 1; i < 200; i++) s += 1 / (i * i) - i / 7; printf "%.15g\\n", s }'`,
   perl: `perl -e 'my %h; $h{$_ % 97} .= sprintf("%.3f;", sin $_) for 1..5000; print length(join ",", map { "$_=$h{$_}" } sort { $a <=> $b } keys %h), "\\n"; print 2**0.5, " ", 1e100 / 3, " ", 0x7fffffffffffffff + 0, "\\n"'`,
   'od, dd, head':
     'head -c 5000 /programs/data | dd bs=7 skip=3 2>/dev/null | od -A d -t x1z -t f8 | tail -n 8',
@@ -152,22 +154,17 @@ const PROGRAMS =
   'bash sh sort uniq tail head sed grep tr gzip gunzip cmp mawk awk perl od dd numfmt printf date factor mkdir tar find ' +
   'diff sha256sum sha512sum md5sum b2sum cksum cat rm env kill';
 
+/** libm has variants for processors with FMA, whose last bits differ: both sides use those that ours has. */
+const TUNABLES = 'glibc.cpu.hwcaps=-AVX,-AVX2,-FMA,-FMA4,-AVX512F';
+
 const folder = mkdtempSync(join(tmpdir(), 'xenolith-programs-'));
-const root = join(folder, 'root');
-const programs = join(root, 'programs');
+/** What the domain finds under /, natively. */
+const files = new Map<string, Uint8Array>();
 
 function compile(name: string, source: string, ...flags: string[]): void {
-  const path = join(folder, `${name}.c`);
-  writeFileSync(path, source);
-  execFileSync('gcc', ['-std=gnu11', '-o', join(programs, name), path, ...flags, '-lm']);
-}
-
-function install(path: string): void {
-  const real = realpathSync(path);
-  for (const to of new Set([path, real])) {
-    mkdirSync(join(root, dirname(to)), { recursive: true });
-    copyFileSync(real, join(root, to));
-  }
+  const [text, program] = [join(folder, `${name}.c`), join(folder, 'programs', name)];
+  writeFileSync(text, source);
+  execFileSync('gcc', ['-std=gnu11', '-o', program, text, ...flags, '-lm']);
 }
 
 /** Files of the shared libraries that a program loads, the loader included. */
@@ -176,67 +173,66 @@ function libraries(program: string): string[] {
   return [...stdout.matchAll(/(\/\S+) \(0x/g)].map((match) => match[1]!);
 }
 
-/**
- * libm has variants for processors with FMA whose last bits differ: the real machine uses the ones that ours has.
- */
-const ENV =
-  'env -i PATH=/usr/bin:/bin LC_ALL=C TZ=UTC HOME=/ GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX,-AVX2,-FMA,-FMA4,-AVX512F';
+/** One script that runs all commands, each in an empty folder. @param base where /programs and /debian are */
+function script(base: string): string {
+  const environment = `PATH=${base}/debian LC_ALL=C TZ=UTC HOME=/ GLIBC_TUNABLES=${TUNABLES}`;
+  return Object.entries(COMMANDS)
+    .map(([name, command]) => {
+      const here = command.replaceAll('/programs', `${base}/programs`);
+      return (
+        `echo '<<${name}>>'; mkdir -p /tmp/x; cd /tmp/x; env -i ${environment} ${base}/debian/bash <<'COMMAND'\n` +
+        `${here}\nCOMMAND\necho "<<end $?>>"; cd /; rm -rf /tmp/x\n`
+      );
+    })
+    .join('');
+}
+
 const sections = (output: string) =>
   new Map(
     [...output.matchAll(/<<(.*?)>>\n([\s\S]*?)<<end (\d+)>>/g)].map((m) => [m[1]!, `${m[2]}status ${m[3]}`]),
   );
 
-/** One script that runs all commands. Each program is found under the root first, then where it always is. */
-function script(base: string): string {
-  return Object.entries(COMMANDS)
-    .map(([name, command]) => {
-      const place = command
-        .replaceAll('/programs/', `${base}/programs/`)
-        .replaceAll('cd /programs;', `cd ${base}/programs;`);
-      return `echo '<<${name}>>'; mkdir -p /tmp/x; cd /tmp/x; ${ENV} bash <<'COMMAND'\n${place}\nCOMMAND\necho "<<end $?>>"; cd /; rm -rf /tmp/x\n`;
-    })
-    .join('');
-}
-
 let native: Map<string, string>;
 let domain: Map<string, string>;
 let outcome: Outcome;
 
-beforeAll(async () => {
-  mkdirSync(programs, { recursive: true });
+function prepare(): void {
+  for (const place of ['programs', 'debian']) mkdirSync(join(folder, place));
   compile('numbers-static', NUMBERS, '-O2', '-static');
   compile('numbers-dynamic', NUMBERS, '-O3', '-msse2');
   compile('numbers-O0', NUMBERS, '-O0');
   compile('threads', THREADS, '-O2', '-pthread');
-  copyFileSync('/bin/busybox', join(programs, 'busybox'));
+  copyFileSync('/bin/busybox', join(folder, 'programs/busybox'));
   let noise = 1;
   const next = () => {
     noise = (Math.imul(noise, 1103515245) + 12345) >>> 0;
     return noise >>> 16;
   };
-  writeFileSync(join(programs, 'data'), Uint8Array.from({ length: 300_000 }, next));
-  writeFileSync(
-    join(programs, 'words'),
-    Array.from({ length: 5_000 }, () => `w${next() % 500} ${next() % 900}\n`).join(''),
-  );
-
-  const needed = new Set<string>();
+  const words = Array.from({ length: 5_000 }, () => `w${next() % 500} ${next() % 900}\n`);
+  writeFileSync(join(folder, 'programs/data'), Uint8Array.from({ length: 300_000 }, next));
+  writeFileSync(join(folder, 'programs/words'), words.join(''));
   for (const name of PROGRAMS.split(' ')) {
     const path = ['/usr/bin', '/bin'].map((place) => join(place, name)).find(existsSync);
     if (!path) throw new Error(`this machine has no ${name}`);
-    needed.add(path);
-    for (const library of libraries(path)) needed.add(library);
+    copyFileSync(realpathSync(path), join(folder, 'debian', name));
   }
-  for (const name of ['numbers-dynamic', 'threads']) {
-    for (const library of libraries(join(programs, name))) needed.add(library);
+  for (const place of ['programs', 'debian']) {
+    for (const name of readdirSync(join(folder, place))) {
+      const path = join(folder, place, name);
+      files.set(`${place}/${name}`, readFileSync(path));
+      for (const library of libraries(path)) files.set(library.slice(1), readFileSync(library));
+    }
   }
-  for (const path of needed) install(path);
-  const archive = join(folder, 'ramdisk');
-  writeFileSync(archive, Buffer.concat([await baseRamdisk(), cpio(root)]));
+}
 
-  native = sections(spawnSync('bash', { input: script(root), encoding: 'utf8' }).stdout);
-  outcome = await xenolith(['-q', '--memory', '512', '--ramdisk', archive], `${script('')}\npoweroff\n`);
-  domain = sections(outcome.stdout.replaceAll('\r', ''));
+beforeAll(async () => {
+  prepare();
+  const extra = [...files].map(([path, bytes]) => ({ path, bytes, permissions: 0o755 }));
+  writeFileSync(join(folder, 'ramdisk'), await shellInitramfs({}, extra));
+  native = sections(spawnSync('bash', { input: script(folder), encoding: 'utf8' }).stdout);
+  const args = ['-q', '--memory', '512', '--ramdisk', join(folder, 'ramdisk')];
+  outcome = await xenolith([...args, '--append', 'quiet xenolith.script'], `${script('')}\npoweroff\n`);
+  domain = sections(outcome.stdout);
 });
 
 afterAll(() => rmSync(folder, { recursive: true }));
