@@ -22,6 +22,7 @@ import type { Domain } from '../domain.ts';
 import { HypercallError } from '../hypercall.ts';
 import { ERRNO } from '../public/errno.ts';
 import { E820 } from '../public/memory.ts';
+import { descriptorsValid } from '../segments.ts';
 import type { Vcpu } from '../vcpu.ts';
 import { ALLOCATED, FrameTable, FrameType, Kind, PINNED } from './frame-table.ts';
 import { type Books, violations } from './invariants.ts';
@@ -69,16 +70,9 @@ export class DomainMemory {
 
   /**
    * @param maxPages the most pages that the domain may own, at least 1
-   * @param descriptorsValid whether a guest may have all the descriptors of a frame (its linear address)
    * @throws HypercallError ENOMEM
    */
-  constructor(
-    domain: Domain,
-    frames: Frames,
-    processorOf: () => Processor,
-    maxPages: number,
-    descriptorsValid: (linear: number) => boolean = () => false,
-  ) {
+  constructor(domain: Domain, frames: Frames, processorOf: () => Processor, maxPages: number) {
     this.domain = domain;
     this.frames = frames;
     this.processorOf = processorOf;
@@ -102,7 +96,7 @@ export class DomainMemory {
     this.space = { frameTable: this.table.address, frameLimit: this.layout.limit, generation: 0 };
     this.pageTables = new PageTables(this.table, this.space, processorOf, {
       freed: (mfn) => this.freed(mfn),
-      descriptorsValid,
+      descriptorsValid: (linear) => descriptorsValid(frames.memory, linear),
       xenSlotLow: (slot) => this.machineToPhys.slotLow(slot),
       xenSlotHigh: (slot) => this.machineToPhys.slotHigh(slot),
     });

@@ -1,8 +1,9 @@
 /** mmuext_op: pins, root tables, TLB flushes, and clearing and copying of pages. */
 import { PAGE_SIZE } from '../../machine/memory.ts';
+import { setLdt } from '../descriptors.ts';
 import { type Arguments, HypercallError } from '../hypercall.ts';
 import { ERRNO } from '../public/errno.ts';
-import { LDT_MAX_ENTRIES, MMUEXT, MMUEXT_OP } from '../public/mmu.ts';
+import { MMUEXT, MMUEXT_OP } from '../public/mmu.ts';
 import type { Vcpu } from '../vcpu.ts';
 import { runBatch } from './batch.ts';
 import type { DomainMemory } from './domain-memory.ts';
@@ -64,14 +65,9 @@ function operate(vcpu: Vcpu, command: number, arg1: number, arg2: number): numbe
     case MMUEXT.FLUSH_CACHE_GLOBAL:
       // Only for domains that have devices.
       return -ERRNO.EACCES;
-    case MMUEXT.SET_LDT: {
+    case MMUEXT.SET_LDT:
       // nr_ents is an unsigned int.
-      const entries = arg2 >>> 0;
-      if (arg1 % PAGE_SIZE !== 0 || entries > LDT_MAX_ENTRIES) return -ERRNO.EINVAL;
-      vcpu.ldtBase = arg1;
-      vcpu.ldtEntries = entries;
-      return 0;
-    }
+      return setLdt(vcpu, arg1, arg2 >>> 0);
     case MMUEXT.CLEAR_PAGE:
       return overwrite(
         memory,

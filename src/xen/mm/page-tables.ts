@@ -15,7 +15,7 @@
  *   - A writable mapping holds a count of the type *writable*. A frame has one type, so no frame is ever table and
  *     writable at once: a guest that wants a table must first drop each writable mapping of it, and reads the
  *     table through read-only mappings as it likes.
- *   - Frames of segment descriptors are a type of the same sort (their contents are checked by descriptors.ts).
+ *   - Frames of segment descriptors are a type of the same sort (their contents are checked by segments.ts).
  *   - A type can change only at count zero; then the promise it stood for has no holder left. Stale TLB entries are
  *     holders too: when a frame that was writable becomes something else, or is given away, the processor drops
  *     what its TLBs have of it.

@@ -83,8 +83,5 @@ export const UVMF = {
   ALL: 4,
 } as const;
 
-/** Largest number of entries of a local descriptor table. */
-export const LDT_MAX_ENTRIES = 8192;
-
 /** Where the machine-to-physical table's range of addresses ends (__MACH2PHYS_VIRT_END), signed. */
 export const MACH2PHYS_VIRT_END = -(2 ** 47) + 2 ** 38;
