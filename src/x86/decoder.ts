@@ -48,7 +48,6 @@ const REPEATS = ['', 'rep', 'repne'];
 const formKey = (size: number, memory: boolean, repeat: number) => size * 8 + (memory ? 4 : 0) + repeat;
 
 const MAX_LENGTH = 15;
-const LOCK_VECTOR = VECTOR.UD;
 
 /** Thrown by a fetch that memory does not answer. */
 class OutOfBytes extends Error {}
@@ -216,8 +215,6 @@ export class Decoder {
     const repeatIndex = definition.rep ? repeat : 0;
     const form = candidate.forms.get(formKey(size, memory, repeatIndex));
     if (form === undefined) return undefinedHere(VECTOR.UD, `${definition.name} (${name})`);
-    if (lock && !(definition.lock === true && memory))
-      return undefinedHere(LOCK_VECTOR, `LOCK ${definition.name}`);
 
     // Registers.
     const rexR = (rex & 4) << 1;
@@ -338,6 +335,8 @@ export class Decoder {
     } else if (operands.some((operand) => operand.kind === 'S') && ((modrm >> 3) & 7) > 5)
       return undefinedHere(VECTOR.UD, `${definition.name} (segment)`);
     if (at > MAX_LENGTH) return undefinedHere(VECTOR.GP, 'instruction longer than 15 bytes');
+    if (lock && !(definition.lock === true && memory))
+      return undefinedHere(VECTOR.UD, `LOCK ${definition.name}`);
     return {
       form,
       name: definition.name,

@@ -79,6 +79,7 @@ export function buildMmu(module: ModuleBuilder, imports: MmuImports): Mmu {
     raise.store(cpu, i32.const(Exit.Exception), CPU.exitReason);
     raise.store(cpu, raise.arg('i32', 1), CPU.exitVector);
     raise.store(cpu, raise.arg('i32', 2), CPU.exitError);
+    raise.store(cpu, i32.const(0), CPU.exitLength);
   }
   const walk = buildWalk(module, imports);
   const access = buildAccess(module, walk, raise);
@@ -209,6 +210,8 @@ function buildAccess(module: ModuleBuilder, walk: Func, raise: Func): Func {
   const last = f.let(i64.add(va, i64.sub(i64.extend_u(size), 1)));
   f.if(i32.or(notCanonical(va), notCanonical(last)), () => {
     f.do(raise, cpu, i32.const(VECTOR.GP), i32.const(0));
+    // Marks that the address was at fault: through the stack segment it is #SS.
+    f.store(cpu, i32.const(1), CPU.exitLength);
     f.return(i32.const(0));
   });
   const pageFault = (address: I64) => {

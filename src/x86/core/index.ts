@@ -22,7 +22,7 @@ import { GLUE, RECORD } from '../records.ts';
 import { CPU, Exit, FLAG, RAX, RBP, RBX, RCX, RDX, RSP, VECTOR } from '../state.ts';
 import { CodeCache } from './code-cache.ts';
 import { fpuCall } from './fpu-calls.ts';
-import { loadCodeSegment, loadSegment, segmentQuery } from './segments.ts';
+import { checkCodeSegment, loadSegment, segmentQuery } from './segments.ts';
 import { type Tlb, TlbPool } from './tlb-pool.ts';
 
 /** Root tables whose TLBs are kept. */
@@ -104,7 +104,8 @@ class Core implements Processor {
       cpuid: (address) => this.cpuid(cpuAt(address!)),
       segmentQuery: (cpu, kind, selector) => segmentQuery(this.host, cpuAt(cpu!), kind!, selector!),
       loadSegment: (cpu, register, selector) => loadSegment(this.host, cpuAt(cpu!), register!, selector!),
-      loadCodeSegment: (cpu, selector) => loadCodeSegment(this.host, cpuAt(cpu!), selector!),
+      checkCodeSegment: (cpu, selector, isReturn) =>
+        checkCodeSegment(this.host, cpuAt(cpu!), selector!, isReturn !== 0),
     };
   }
 
@@ -225,7 +226,7 @@ class Core implements Processor {
 
   /** A non-canonical address through the stack segment is #SS, not #GP: told from the instruction. */
   private refine(cpu: Cpu): void {
-    if (cpu.get(CPU.exitVector) !== VECTOR.GP || cpu.get(CPU.exitError) !== 0) return;
+    if (cpu.get(CPU.exitVector) !== VECTOR.GP || cpu.get(CPU.exitLength) === 0) return;
     const instruction = this.decodeAt(cpu, cpu.rip);
     if (instruction === null || instruction.form === null) return;
     const { form, rm, segment } = instruction;

@@ -1,7 +1,7 @@
 /** Segment registers at CPL 3 in 64-bit mode: what may be loaded, and what it means. Intel SDM volume 3, 5.6 and 5.8. */
 import type { Cpu } from '../cpu.ts';
 import type { ProcessorHost } from '../processor.ts';
-import { CPU, CS, FS, GS, SS, VECTOR } from '../state.ts';
+import { CPU, FS, GS, SS, VECTOR } from '../state.ts';
 
 /** Bits of a descriptor's upper half. */
 const D = {
@@ -59,18 +59,18 @@ function setSegment(cpu: Cpu, register: number, selector: number, base: number):
 }
 
 /** A code segment for a far transfer without change of privilege: 64-bit code with DPL 3 (or conforming). */
-export function loadCodeSegment(host: ProcessorHost, cpu: Cpu, selector: number): number {
+export function checkCodeSegment(host: ProcessorHost, cpu: Cpu, selector: number, isReturn: boolean): number {
   if ((selector & ~3) === 0) return fault(VECTOR.GP, 0);
   const descriptor = host.descriptor(cpu, selector);
   if (descriptor === null) return fault(VECTOR.GP, selector);
   const high = descriptor[1];
-  if ((high & D.system) === 0 || (high & D.code) === 0 || (selector & 3) !== 3)
-    return fault(VECTOR.GP, selector);
+  if ((high & D.system) === 0 || (high & D.code) === 0) return fault(VECTOR.GP, selector);
+  // A return cannot raise the privilege; a jump or call to a lower RPL keeps level 3.
+  if (isReturn && (selector & 3) !== 3) return fault(VECTOR.GP, selector);
   if ((high & D.conforming) === 0 && dpl(high) !== 3) return fault(VECTOR.GP, selector);
   if ((high & D.present) === 0) return fault(VECTOR.NP, selector);
   // Compatibility mode is not there: such a segment is as good as none.
   if ((high & D.long) === 0) return fault(VECTOR.GP, selector);
-  cpu.setSelector(CS, selector);
   return 0;
 }
 

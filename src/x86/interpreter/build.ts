@@ -165,7 +165,7 @@ function buildRun(module: ModuleBuilder, hot: readonly Form[], env: Environment,
       f.block((exit) => {
         f.block((transfer) => {
           f.block((taken) => {
-            const then = {
+            const flow = {
               fault: () => f.br(fault),
               exit: () => f.br(exit),
               taken: () => f.br(taken),
@@ -237,7 +237,7 @@ function buildRun(module: ModuleBuilder, hot: readonly Form[], env: Environment,
             for (const form of hot)
               cases.push(() =>
                 f.scope(() => {
-                  new InterpreterSemantics(f, form, { cpu, rec, tlb }, env, then).emit();
+                  new InterpreterSemantics(f, form, { cpu, rec, tlb }, env, flow).emit();
                   advance();
                 }),
               );

@@ -21,14 +21,14 @@ export const HOST_SIGNATURES = {
   cpuid: 1,
   segmentQuery: 3,
   loadSegment: 3,
-  loadCodeSegment: 2,
+  checkCodeSegment: 3,
 } as const;
 
 const VOID: ReadonlySet<string> = new Set(['codeWritten', 'straddleChanged', 'undefinedInstruction']);
 
 export type HostImportName = keyof typeof HOST_SIGNATURES;
 export type HostImports = Readonly<Record<HostImportName, Callee>>;
-export type HostImplementation = Readonly<Record<HostImportName, (...args: number[]) => number | void>>;
+export type HostImplementation = Readonly<Record<HostImportName, (...args: number[]) => unknown>>;
 
 export function importHost(module: ModuleBuilder): HostImports {
   const imports: Partial<Record<HostImportName, Callee>> = {};

@@ -53,7 +53,7 @@ export class InterpreterSemantics implements Semantics {
   private readonly rec: Local<'i32'>;
   private readonly tlb: I32;
   private readonly env: Environment;
-  private readonly then: Continuations;
+  private readonly flow: Continuations;
   private readonly pointers = new Map<number, MemoryOperand>();
   private readonly values = new Map<number, Local<'i64'>>();
 
@@ -62,7 +62,7 @@ export class InterpreterSemantics implements Semantics {
     form: Form,
     registers: { cpu: Local<'i32'>; rec: Local<'i32'>; tlb: I32 },
     env: Environment,
-    then: Continuations,
+    flow: Continuations,
   ) {
     this.f = f;
     this.form = form;
@@ -72,7 +72,7 @@ export class InterpreterSemantics implements Semantics {
     this.rec = registers.rec;
     this.tlb = registers.tlb;
     this.env = env;
-    this.then = then;
+    this.flow = flow;
     this.host = hostFunctions(this.cpu, env.imports);
   }
 
@@ -171,7 +171,7 @@ export class InterpreterSemantics implements Semantics {
   }
 
   private check(va: Local<'i64'>, bytes: number, write: boolean): Local<'i32'> {
-    return emitLookup(this.f, this.env.mmu, this.cpu, this.tlb, va, bytes, write, () => this.then.fault());
+    return emitLookup(this.f, this.env.mmu, this.cpu, this.tlb, va, bytes, write, () => this.flow.fault());
   }
 
   set(i: number, value: I64): void {
@@ -378,7 +378,7 @@ export class InterpreterSemantics implements Semantics {
     const { f, cpu } = this;
     f.if(i32.and(i32.load(cpu, CPU.rflags), FLAG.TF), () => {
       f.store(cpu, i32.const(Exit.Budget), CPU.exitReason);
-      this.then.exit();
+      this.flow.exit();
     });
     this.transferTo(this.next());
   }
@@ -397,16 +397,16 @@ export class InterpreterSemantics implements Semantics {
   }
 
   jump(): void {
-    this.then.taken();
+    this.flow.taken();
   }
 
   jumpIf(condition: I32): void {
-    this.f.if(condition, () => this.then.taken());
+    this.f.if(condition, () => this.flow.taken());
   }
 
   private transferTo(va: I64): void {
     this.f.store(this.cpu, va, CPU.rip);
-    this.then.transfer();
+    this.flow.transfer();
   }
 
   jumpTo(va: I64): void {
@@ -420,7 +420,7 @@ export class InterpreterSemantics implements Semantics {
   raise(vector: number, error: I32Like = 0): void {
     const code = typeof error === 'number' ? i32.const(error) : error;
     this.f.do(this.env.mmu.raise, this.cpu, i32.const(vector), code);
-    this.then.fault();
+    this.flow.fault();
   }
 
   raiseIf(condition: I32, vector: number, error: I32Like = 0): void {
@@ -432,13 +432,13 @@ export class InterpreterSemantics implements Semantics {
     const vector = f.let(verdict);
     f.if(vector, () => {
       f.do(this.env.mmu.raise, cpu, i32.and(vector, 0xff), i32.shr_u(vector, 8));
-      this.then.fault();
+      this.flow.fault();
     });
   }
 
   exit(reason: number): void {
     this.f.store(this.cpu, i32.const(reason), CPU.exitReason);
-    this.then.exit();
+    this.flow.exit();
   }
 
   again(): void {
@@ -478,6 +478,7 @@ function hostFunctions(cpu: I32, imports: HostImports): HostFunctions {
     segmentQuery: (kind, selector) => call('i32', imports.segmentQuery, cpu, i32.const(kind), selector),
     selector: (register) => i64.load16u(cpu, CPU.selectors + register * 8),
     loadSegment: (register, selector) => call('i32', imports.loadSegment, cpu, register, selector),
-    loadCodeSegment: (selector) => call('i32', imports.loadCodeSegment, cpu, selector),
+    checkCodeSegment: (selector, isReturn) =>
+      call('i32', imports.checkCodeSegment, cpu, selector, i32.const(isReturn ? 1 : 0)),
   };
 }

@@ -1,6 +1,6 @@
 /** Control transfer. Near branches only change RIP; far ones and returns from interrupts go through the host. */
-import { i32, i64 } from '../../wasm/index.ts';
-import { CPU, Exit, FLAG, R11, RCX, RSP, VECTOR } from '../state.ts';
+import { type I32, type I64, i32, i64 } from '../../wasm/index.ts';
+import { CPU, CS, Exit, FLAG, R11, RCX, RSP, SS, VECTOR } from '../state.ts';
 import { CONDITIONS, drop, peek, push } from './data.ts';
 import type { Definition } from './definition.ts';
 import type { Semantics } from './semantics.ts';
@@ -88,8 +88,11 @@ export const control: Definition[] = [
     hot: true,
     exec: (c) => {
       const to = c.f.let(c.get(0));
+      // The return address is written before the target is looked at; RSP moves only if all is well.
+      const top = c.f.let(i64.sub(c.reg(RSP), 8));
+      c.store(top, 64, c.next());
       c.checkTarget(to);
-      push(c, c.next(), 64);
+      c.setReg(RSP, top);
       c.jumpTo(to);
     },
   },
@@ -125,42 +128,50 @@ export const control: Definition[] = [
   { name: 'CALL far', code: 'FF /3', operands: 'M', sizes: 'v', ends: true, exec: farCall },
 ];
 
+/** Loads CS after its check: the privilege level stays 3. */
+const setCodeSegment = (c: Semantics, selector: I32) =>
+  c.f.store(c.cpu, i32.or(selector, 3), CPU.selectors + CS * 8, 16);
+
 function farReturn(c: Semantics, immediate: boolean): void {
   const { f } = c;
   const bytes = c.size / 8;
   const top = f.let(c.reg(RSP));
-  const offset = f.let(c.zext(c.load(top, c.size), c.size));
   const selector = f.let(i32.and(i32.wrap(c.load(f.let(i64.add(top, bytes)), c.size)), 0xffff));
+  const offset = f.let(c.zext(c.load(top, c.size), c.size));
+  c.raiseVector(c.host.checkCodeSegment(selector, true));
   c.checkTarget(offset);
-  c.raiseVector(c.host.loadCodeSegment(selector));
   const extra = immediate ? i64.and(c.immediate(), 0xffff) : i64.const(0);
+  setCodeSegment(c, selector);
   c.setReg(RSP, i64.add(i64.add(top, bytes * 2), extra));
   c.jumpTo(offset);
 }
 
-function farJump(c: Semantics): void {
+/** The far pointer of an indirect far transfer: [offset, selector], the selector checked. */
+function farPointer(c: Semantics): [I64, I32] {
   const { f } = c;
-  const bytes = c.size / 8;
   const va = f.let(c.address());
+  const selector = f.let(i32.and(i32.wrap(c.load(f.let(i64.add(va, c.size / 8)), 16)), 0xffff));
   const offset = f.let(c.zext(c.load(va, c.size), c.size));
-  const selector = f.let(i32.and(i32.wrap(c.load(f.let(i64.add(va, bytes)), 16)), 0xffff));
+  c.raiseVector(c.host.checkCodeSegment(selector, false));
+  return [offset, selector];
+}
+
+function farJump(c: Semantics): void {
+  const [offset, selector] = farPointer(c);
   c.checkTarget(offset);
-  c.raiseVector(c.host.loadCodeSegment(selector));
+  setCodeSegment(c, selector);
   c.jumpTo(offset);
 }
 
 function farCall(c: Semantics): void {
   const { f } = c;
   const bytes = c.size / 8;
-  const va = f.let(c.address());
-  const offset = f.let(c.zext(c.load(va, c.size), c.size));
-  const selector = f.let(i32.and(i32.wrap(c.load(f.let(i64.add(va, bytes)), 16)), 0xffff));
-  const old = f.let(c.host.selector(1));
-  c.checkTarget(offset);
+  const [offset, selector] = farPointer(c);
   const top = f.let(i64.sub(c.reg(RSP), 2 * bytes));
-  c.store(f.let(i64.add(top, bytes)), c.size, old);
+  c.store(f.let(i64.add(top, bytes)), c.size, c.host.selector(CS));
   c.store(top, c.size, c.next());
-  c.raiseVector(c.host.loadCodeSegment(selector));
+  c.checkTarget(offset);
+  setCodeSegment(c, selector);
   c.setReg(RSP, top);
   c.jumpTo(offset);
 }
@@ -176,10 +187,11 @@ function interruptReturn(c: Semantics): void {
   const flags = word(2);
   const rsp = f.let(c.zext(word(3), c.size));
   const ss = f.let(i32.and(i32.wrap(word(4)), 0xffff));
+  c.raiseVector(c.host.checkCodeSegment(cs, true));
   c.checkTarget(rip);
-  c.raiseVector(c.host.loadCodeSegment(cs));
-  c.raiseVector(c.host.loadSegment(i32.const(2), ss));
-  c.setFlags(i32.wrap(flags), IRET_MASK);
+  c.raiseVector(c.host.loadSegment(i32.const(SS), ss));
+  setCodeSegment(c, cs);
+  c.setFlags(i32.wrap(flags), c.size === 16 ? IRET_MASK & 0xffff : IRET_MASK);
   c.setReg(RSP, rsp);
   c.jumpTo(rip);
 }

@@ -123,6 +123,6 @@ export interface HostFunctions {
   selector(register: number): I64;
   /** (segment register, selector): loads a data or stack segment register; 0, or vector | error code << 8. */
   loadSegment(register: I32, selector: I32): I32;
-  /** (selector): loads CS for a far transfer to 64-bit code of the same privilege; 0, or vector | error code << 8. */
-  loadCodeSegment(selector: I32): I32;
+  /** May this selector be loaded into CS by a far transfer (a far return) to 64-bit code? 0, or vector | error code << 8. */
+  checkCodeSegment(selector: I32, isReturn: boolean): I32;
 }

@@ -23,9 +23,11 @@ const setIndex = (c: Semantics, register: number, value: I64) => c.setReg(regist
  */
 function repeated(
   c: Semantics,
+  registers: readonly number[],
   once: () => void,
-  stop?: (c: Semantics) => I32,
+  stop?: () => I32,
   bulk?: (count: I64) => I64,
+  pause?: () => void,
 ): void {
   const { f } = c;
   if (c.form.repeat === '') {
@@ -33,6 +35,10 @@ function repeated(
     return;
   }
   const mask = f.let(c.addressMask());
+  // Under an address-size prefix the registers lose their upper halves even if nothing is done.
+  f.if(i64.ne(mask, -1), () => {
+    for (const register of [RCX, ...registers]) c.setReg(register, i64.and(c.reg(register), mask));
+  });
   const left = f.let(i32.const(BURST));
   f.if(i32.load(c.cpu, CPU.stepping), () => f.set(left, i32.const(1)));
   f.block((done: Label) => {
@@ -47,17 +53,19 @@ function repeated(
             f.set(left, i32.sub(left, 64));
             f.brIf(i32.gt_s(left, 0), next);
             f.if(i64.eq(count, did), () => f.br(done));
+            pause?.();
             c.again();
           });
         });
       }
       once();
       setIndex(c, RCX, i64.and(i64.sub(count, 1), mask));
-      if (stop !== undefined) f.brIf(stop(c), done);
+      if (stop !== undefined) f.brIf(stop(), done);
       f.brIf(i64.eq(count, 1), done);
       f.set(left, i32.sub(left, 1));
       f.brIf(i32.gt_s(left, 0), next);
     });
+    pause?.();
     c.again();
   });
 }
@@ -88,6 +96,7 @@ const movs = (byte: boolean) => (c: Semantics) => {
   const bytes = bits / 8;
   repeated(
     c,
+    [RSI, RDI],
     () => {
       const value = f.let(c.load(source(c), bits));
       c.store(destination(c), bits, value);
@@ -131,6 +140,7 @@ const stos = (byte: boolean) => (c: Semantics) => {
   const bytes = bits / 8;
   repeated(
     c,
+    [RDI],
     () => {
       c.store(destination(c), bits, c.reg(RAX));
       advance(c, RDI, bytes);
@@ -165,43 +175,50 @@ const stos = (byte: boolean) => (c: Semantics) => {
 
 const lods = (byte: boolean) => (c: Semantics) => {
   const bits = sizeOf(c, byte);
-  repeated(c, () => {
+  repeated(c, [RSI], () => {
     c.setRegPart(RAX, bits, c.f.let(c.load(source(c), bits)));
     advance(c, RSI, bits / 8);
   });
 };
 
-/** REPE stops when not equal, REPNE when equal. */
-const stopOnZero = (c: Semantics): I32 => (c.form.repeat === 'rep' ? i32.eqz(c.flag('ZF')) : c.flag('ZF'));
+/**
+ * CMPS and SCAS. Flags are those of the last comparison, stored when the instruction ends: a fault in a later
+ * iteration finds those from before the instruction.
+ */
+const comparing =
+  (registers: readonly number[], operands: (c: Semantics, bits: number) => [I64, I64]) =>
+  (byte: boolean) =>
+  (c: Semantics) => {
+    const { f } = c;
+    const bits = sizeOf(c, byte);
+    const a = f.local('i64');
+    const b = f.local('i64');
+    const compared = f.let(i32.const(0));
+    const flags = () => f.if(compared, () => void subtract(c, a, b, bits));
+    repeated(
+      c,
+      registers,
+      () => {
+        const [x, y] = operands(c, bits);
+        f.set(a, x);
+        f.set(b, y);
+        f.set(compared, i32.const(1));
+        for (const register of registers) advance(c, register, bits / 8);
+      },
+      () => (c.form.repeat === 'rep' ? i64.ne(a, b) : i64.eq(a, b)),
+      undefined,
+      flags,
+    );
+    flags();
+  };
 
-const cmps = (byte: boolean) => (c: Semantics) => {
-  const bits = sizeOf(c, byte);
-  repeated(
-    c,
-    () => {
-      const a = c.f.let(c.load(source(c), bits));
-      const b = c.f.let(c.load(destination(c), bits));
-      subtract(c, a, b, bits);
-      advance(c, RSI, bits / 8);
-      advance(c, RDI, bits / 8);
-    },
-    stopOnZero,
-  );
-};
+// Intel's processors read through RDI first.
+const cmps = comparing([RSI, RDI], (c, bits) => {
+  const second = c.f.let(c.load(destination(c), bits));
+  return [c.load(source(c), bits), second];
+});
 
-const scas = (byte: boolean) => (c: Semantics) => {
-  const bits = sizeOf(c, byte);
-  repeated(
-    c,
-    () => {
-      const a = c.f.let(c.regPart(RAX, bits));
-      const b = c.f.let(c.load(destination(c), bits));
-      subtract(c, a, b, bits);
-      advance(c, RDI, bits / 8);
-    },
-    stopOnZero,
-  );
-};
+const scas = comparing([RDI], (c, bits) => [c.regPart(RAX, bits), c.load(destination(c), bits)]);
 
 function pair(name: string, opcode: number, make: (byte: boolean) => (c: Semantics) => void): Definition[] {
   const hex = (n: number) => n.toString(16).toUpperCase().padStart(2, '0');
