@@ -5,19 +5,22 @@
 import type { Cpu } from '../x86/cpu.ts';
 import type { PhysicalSpace } from '../x86/processor.ts';
 import type { ConsoleLog } from './console-io.ts';
+import { dropGdt } from './descriptors.ts';
 import type { EventChannels } from './event-channel.ts';
 import type { GrantTable } from './grant-table.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import type { DomainMemory } from './mm/domain-memory.ts';
+import { SHUTDOWN } from './public/sched.ts';
+import { Watchdogs } from './sched.ts';
+import type { Tracer } from './trace.ts';
 import type { Vcpu } from './vcpu.ts';
 
-/** Why a domain stopped (public/sched.h, SHUTDOWN_*). */
-export const Shutdown = { poweroff: 0, reboot: 1, suspend: 2, crash: 3, watchdog: 4, softReset: 5 } as const;
-
-export interface DomainOptions {
-  /** Largest number of pages it may own. */
-  maxPages: number;
-  vcpus: number;
+/** What a domain consists of beside its vCPUs. */
+export interface DomainParts {
+  memory: DomainMemory;
+  events: EventChannels;
+  grants: GrantTable;
+  log: ConsoleLog;
 }
 
 export class Domain {
@@ -30,30 +33,28 @@ export class Domain {
   readonly events: EventChannels;
   readonly grants: GrantTable;
   readonly log: ConsoleLog;
+  readonly watchdogs: Watchdogs;
   /** vm_assist bits, public/xen.h VMASST_TYPE_*. */
   vmAssist = 0;
   /** Number of reasons for which it must not run (a domain starts with one). */
   pauseCount = 1;
   /** Set once it has shut down: the SHUTDOWN_* code. */
   shutdown: number | null = null;
+  /** The code that it will report, whatever it gives when it shuts down (SCHEDOP_shutdown_code). */
+  latchedReason: number | null = null;
   /** Why it crashed, one line. */
   crashReason: string | null = null;
+  /** The vCPU that crashed. */
+  crashedVcpu: Vcpu | null = null;
   dying = false;
+  /** Null: its hypercalls are not traced. */
+  tracer: Tracer | null = null;
 
-  constructor(
-    hypervisor: Hypervisor,
-    id: number,
-    uuid: Uint8Array,
-    parts: (domain: Domain) => {
-      memory: DomainMemory;
-      events: EventChannels;
-      grants: GrantTable;
-      log: ConsoleLog;
-    },
-  ) {
+  constructor(hypervisor: Hypervisor, id: number, uuid: Uint8Array, parts: (domain: Domain) => DomainParts) {
     this.hypervisor = hypervisor;
     this.id = id;
     this.uuid = uuid;
+    this.watchdogs = new Watchdogs(this);
     const { memory, events, grants, log } = parts(this);
     this.memory = memory;
     this.events = events;
@@ -67,5 +68,66 @@ export class Domain {
 
   cpu(vcpu: number): Cpu {
     return this.vcpus[vcpu]!.cpu;
+  }
+
+  /** Nothing stands against its running. */
+  get runnable(): boolean {
+    return this.pauseCount === 0 && this.shutdown === null && !this.dying;
+  }
+
+  pause(): void {
+    this.pauseCount++;
+    this.reschedule();
+  }
+
+  unpause(): void {
+    if (this.pauseCount > 0) this.pauseCount--;
+    this.reschedule();
+  }
+
+  /** None of its vCPUs runs again. @param reason SHUTDOWN_* */
+  shutDown(reason: number): void {
+    if (this.shutdown !== null) return;
+    this.shutdown = reason === SHUTDOWN.crash ? reason : (this.latchedReason ?? reason);
+    this.watchdogs.stopAll();
+    this.reschedule();
+    this.hypervisor.notify({
+      kind: 'shutdown',
+      domid: this.id,
+      reason: this.shutdown,
+      crashReason: this.crashReason,
+    });
+  }
+
+  /**
+   * Ends the domain, and it alone, because it cannot go on.
+   * @param reason one line @param vcpu the one that could not go on
+   */
+  crash(reason: string, vcpu: Vcpu | null = null): void {
+    if (this.shutdown !== null) return;
+    this.crashReason = reason;
+    this.crashedVcpu = vcpu;
+    this.shutDown(SHUTDOWN.crash);
+  }
+
+  /** Gives back all that it has. No vCPU of it may be running. */
+  destroy(): void {
+    this.dying = true;
+    this.watchdogs.stopAll();
+    for (const vcpu of this.vcpus) {
+      vcpu.retire();
+      dropGdt(vcpu);
+      if (vcpu.vcpuInfoMfn >= 0) this.memory.putPageType(vcpu.vcpuInfoMfn);
+      vcpu.vcpuInfoMfn = -1;
+      vcpu.vcpuInfo = 0;
+    }
+    this.events.destroy();
+    this.grants.destroy();
+    this.memory.destroy();
+    for (const vcpu of this.vcpus) vcpu.release();
+  }
+
+  private reschedule(): void {
+    for (const vcpu of this.vcpus) vcpu.reschedule();
   }
 }

@@ -2,6 +2,7 @@
  * What a hypercall is: its arguments, its handler, its ways to end. The table of all of them is in
  * hypercall-table.ts.
  */
+import { OutOfFrames } from '../machine/frames.ts';
 import { high32, join64 } from '../x86/cpu.ts';
 import { ERRNO, type Errno, errnoName } from './public/errno.ts';
 import type { Vcpu } from './vcpu.ts';
@@ -11,6 +12,9 @@ import type { Vcpu } from './vcpu.ts';
  * executed again, after whatever else the machine has to do. So no call holds the processor for long.
  */
 export const RESTART = -ERRNO.ERESTART;
+
+/** Result of a handler that set all registers itself, rax included. */
+export const NO_RESULT = -4096;
 
 /** Thrown anywhere inside a handler: the hypercall returns `-errno`. */
 export class HypercallError extends Error {
@@ -68,4 +72,23 @@ export interface Hypercall {
   readonly handler: HypercallHandler;
   /** How many arguments it takes, for traces. */
   readonly arguments: number;
+  /** Names of the values of its first argument, for traces. */
+  readonly commands?: Readonly<Record<string, number>>;
+}
+
+/** Makes one hypercall: what its handler throws becomes its result. */
+export function invoke(call: Hypercall, vcpu: Vcpu, args: Arguments): number {
+  const { tracer } = vcpu.domain;
+  if (tracer !== null) return tracer.hypercall(call, vcpu, args, run);
+  return run(call, vcpu, args);
+}
+
+function run(call: Hypercall, vcpu: Vcpu, args: Arguments): number {
+  try {
+    return call.handler(vcpu, args);
+  } catch (error) {
+    if (error instanceof HypercallError) return -error.errno;
+    if (error instanceof OutOfFrames) return -ERRNO.ENOMEM;
+    throw error;
+  }
 }

@@ -1,10 +1,48 @@
 /**
  * The hypervisor: the domains of one machine, and the loop in which their virtual CPUs run.
+ *
+ * A guest runs until something happens that is not its own business (an exit of the processor); the answer is found
+ * here or in the handlers below, and the guest goes on. Whatever a guest does, the loop goes on: what a handler
+ * throws becomes an errno, or the end of that domain alone.
  */
 import type { Frames } from '../machine/frames.ts';
-import type { Memory } from '../machine/memory.ts';
-import type { Processor } from '../x86/processor.ts';
-import type { Domain } from './domain.ts';
+import { type Memory, PAGE_SIZE } from '../machine/memory.ts';
+import { Cpu } from '../x86/cpu.ts';
+import type { Processor, ProcessorHost } from '../x86/processor.ts';
+import { CPU, CS, Exit, PF, RAX, SS, VECTOR } from '../x86/state.ts';
+import { deliverPending, enterSyscall } from './callback.ts';
+import { ConsoleLog } from './console-io.ts';
+import { apicIdOf, cpuid } from './cpuid.ts';
+import { isStepping, singleStep } from './debugreg.ts';
+import { Domain } from './domain.ts';
+import { Control, type Notification } from './domctl.ts';
+import { EventChannels } from './event-channel.ts';
+import { deviceNotAvailable } from './fpu.ts';
+import { GrantTable } from './grant-table.ts';
+import {
+  ARGUMENTS,
+  Arguments,
+  type Hypercall,
+  HypercallError,
+  invoke,
+  NO_RESULT,
+  RESTART,
+} from './hypercall.ts';
+import { makeHypercalls } from './hypercall-table.ts';
+import { DomainMemory } from './mm/domain-memory.ts';
+import { handlePageTableWrite } from './mm/page-table-write.ts';
+import { NotificationQueue } from './notify.ts';
+import { generalProtection, invalidOpcode } from './priv-op.ts';
+import { FLAT_KERNEL_CS, FLAT_KERNEL_SS } from './public/arch-x86.ts';
+import { ERRNO } from './public/errno.ts';
+import { RUNSTATE } from './public/vcpu.ts';
+import { DOMID, LEGACY_MAX_VCPUS, SHARED_INFO, VCPU_INFO } from './public/xen.ts';
+import { RoundRobin, type Scheduler } from './scheduler.ts';
+import { descriptorsValid, lookUpDescriptor } from './segments.ts';
+import { publishWallclock } from './time.ts';
+import { type Timer, TimerQueue } from './timers.ts';
+import { injectException, softwareInterrupt } from './traps.ts';
+import { Vcpu } from './vcpu.ts';
 
 /** What the machine gives the hypervisor. */
 export interface HypervisorHost {
@@ -16,21 +54,308 @@ export interface HypervisorHost {
   random(bytes: Uint8Array): void;
 }
 
+/** Builds the processor that the hypervisor runs on. */
+export type ProcessorFactory = (memory: Memory, frames: Frames, host: ProcessorHost) => Processor;
+
+/** For how long runSlice goes on before the machine's other business, ns. */
+const SLICE = 2_000_000;
+/** For how long guests run between two looks at the clock, ns; and for how many instructions at least and at most. */
+const CLOCK_INTERVAL = 500_000;
+const BUDGET_MIN = 2_000;
+const BUDGET_MAX = 2_000_000;
+/** What an exit costs, in instructions: so that a guest that only exits comes to the end of its time too. */
+const EXIT_COST = 50;
+
+/** Length of SYSCALL. */
+const SYSCALL_LENGTH = 2;
+/** The argument registers' numbers: rdi rsi rdx r10 r8 r9. */
+const ARGUMENT_REGISTERS = [7, 6, 2, 10, 8, 9] as const;
+
 export class Hypervisor {
   readonly memory: Memory;
   readonly frames: Frames;
   readonly processor: Processor;
   readonly host: HypervisorHost;
+  readonly control: Control;
+  readonly scheduler: Scheduler = new RoundRobin();
+  readonly timers = new TimerQueue();
+  /** The vCPU that is on the processor: runs, or ran last. */
+  current: Vcpu | null = null;
   private readonly domains = new Map<number, Domain>();
+  private readonly vcpuOfCpu = new Map<number, Vcpu>();
+  private readonly hypercalls: readonly (Hypercall | undefined)[] = makeHypercalls();
+  private readonly args = new Arguments();
+  private readonly notifications: NotificationQueue;
+  private nextDomid = 1;
+  /** Instructions a nanosecond, as measured. */
+  private rate = 0.05;
+  /** System time until which the guest may run before the clock is looked at. */
+  private lookAt = 0;
+  private lookNow = false;
 
-  constructor(memory: Memory, frames: Frames, processor: Processor, host: HypervisorHost) {
+  constructor(memory: Memory, frames: Frames, createProcessor: ProcessorFactory, host: HypervisorHost) {
     this.memory = memory;
     this.frames = frames;
-    this.processor = processor;
     this.host = host;
+    this.control = new Control(this);
+    this.notifications = new NotificationQueue((notification) => this.control.onNotify(notification));
+    this.processor = createProcessor(memory, frames, {
+      tsc: () => host.now(),
+      cpuid: (leaf, subleaf) => cpuid(leaf, subleaf, apicIdOf(this.current?.id ?? 0)),
+      descriptor: (cpu, selector) => {
+        const vcpu = this.vcpuOfCpu.get(cpu.address);
+        return vcpu ? lookUpDescriptor(vcpu, selector) : null;
+      },
+    });
   }
+
+  /** System time, ns. */
+  now(): number {
+    return this.host.now();
+  }
+
+  notify(notification: Notification): void {
+    this.notifications.add(notification, this.now());
+  }
+
+  // --- Domains ---
 
   domain(id: number): Domain | undefined {
     return this.domains.get(id);
+  }
+
+  allDomains(): Iterable<Domain> {
+    return this.domains.values();
+  }
+
+  /**
+   * A new domain, paused, without memory.
+   * @param uuid 16 bytes; null: random ones
+   * @throws HypercallError ENOMEM
+   */
+  createDomain(maxPages: number, vcpus: number, uuid: Uint8Array | null): Domain {
+    const { frames } = this;
+    if (maxPages > frames.total)
+      throw new HypercallError(ERRNO.ENOMEM, 'the machine has less memory than that');
+    const domain = new Domain(this, this.freeDomid(), uuid ?? this.randomUuid(), (self) => ({
+      memory: new DomainMemory(
+        self,
+        frames,
+        () => this.processor,
+        maxPages,
+        (linear) => descriptorsValid(this.memory, linear),
+      ),
+      events: new EventChannels(self),
+      grants: new GrantTable(self),
+      log: new ConsoleLog(self),
+    }));
+    try {
+      for (let id = 0; id < vcpus; id++) this.addVcpu(domain, id);
+    } catch (error) {
+      this.destroyDomain(domain);
+      throw error;
+    }
+    domain.events.onDom0 = (port) => this.notify({ kind: 'event', domid: domain.id, port });
+    const decoder = new TextDecoder();
+    domain.log.onWrite = (bytes) =>
+      this.notify({ kind: 'console', domid: domain.id, text: decoder.decode(bytes, { stream: true }) });
+    publishWallclock(domain);
+    this.domains.set(domain.id, domain);
+    return domain;
+  }
+
+  destroyDomain(domain: Domain): void {
+    if (this.current?.domain === domain) this.current = null;
+    for (const vcpu of domain.vcpus) this.vcpuOfCpu.delete(vcpu.cpu.address);
+    domain.destroy();
+    this.domains.delete(domain.id);
+  }
+
+  private addVcpu(domain: Domain, id: number): void {
+    const cpu = new Cpu(this.memory, this.frames.alloc() * PAGE_SIZE);
+    cpu.reset();
+    cpu.supervisor = true;
+    this.processor.attach(cpu, domain.space);
+    const vcpu = new Vcpu(domain, id, cpu);
+    this.vcpuOfCpu.set(cpu.address, vcpu);
+    domain.vcpus.push(vcpu);
+    if (id >= LEGACY_MAX_VCPUS) return;
+    vcpu.vcpuInfo = domain.memory.sharedInfo + SHARED_INFO.vcpu_info + id * VCPU_INFO.size;
+    vcpu.upcallMasked = true;
+    vcpu.publishTime(this.now());
+  }
+
+  private freeDomid(): number {
+    while (this.domains.has(this.nextDomid)) this.advanceDomid();
+    const id = this.nextDomid;
+    this.advanceDomid();
+    return id;
+  }
+
+  private advanceDomid(): void {
+    this.nextDomid = this.nextDomid + 1 < DOMID.FIRST_RESERVED ? this.nextDomid + 1 : 1;
+  }
+
+  /** Version 4, RFC 4122. */
+  private randomUuid(): Uint8Array {
+    const uuid = new Uint8Array(16);
+    this.host.random(uuid);
+    uuid[6] = (uuid[6]! & 0x0f) | 0x40;
+    uuid[8] = (uuid[8]! & 0x3f) | 0x80;
+    return uuid;
+  }
+
+  // --- Running ---
+
+  /** Sets a timer; one whose time has come fires at once. */
+  setTimer(timer: Timer, deadline: number): void {
+    const now = this.now();
+    if (deadline <= now) {
+      this.timers.cancel(timer);
+      timer.fire(now);
+      return;
+    }
+    this.timers.set(timer, deadline);
+    if (deadline < this.lookAt) this.lookNow = true;
+  }
+
+  /**
+   * Runs what is runnable for a slice.
+   * @returns 0: there is more to do; otherwise ns until the next timer (Infinity: nothing will happen by itself)
+   */
+  runSlice(): number {
+    let now = this.now();
+    this.timers.expire(now);
+    const vcpu = this.scheduler.pick();
+    if (vcpu === null) {
+      this.current = null;
+      this.notifications.flush();
+      const { next } = this.timers;
+      return next === Number.POSITIVE_INFINITY ? next : Math.max(next - now, 1);
+    }
+    this.switchTo(vcpu);
+    const start = now;
+    const end = now + SLICE;
+    do {
+      const part = this.runUntilClock(vcpu, now, end);
+      now = part;
+      this.timers.expire(now);
+      if (vcpu.period !== 0 && now >= vcpu.nextPeriod && vcpu.runnable) vcpu.tick(now);
+    } while (now < end && vcpu.runnable);
+    this.scheduler.charge(vcpu, now - start);
+    this.notifications.flush();
+    return 0;
+  }
+
+  private switchTo(vcpu: Vcpu): void {
+    const { current } = this;
+    if (current === vcpu && vcpu.state === RUNSTATE.running) return;
+    if (current !== null && current !== vcpu && current.state === RUNSTATE.running)
+      current.enter(RUNSTATE.runnable);
+    this.current = vcpu;
+    vcpu.enter(RUNSTATE.running);
+  }
+
+  /** Runs a vCPU until about the next time that the clock matters. @returns the time */
+  private runUntilClock(vcpu: Vcpu, now: number, end: number): number {
+    const { cpu, processor } = vcpu;
+    this.lookAt = Math.min(end, now + CLOCK_INTERVAL, this.timers.next);
+    if (vcpu.period !== 0) this.lookAt = Math.min(this.lookAt, vcpu.nextPeriod);
+    this.lookNow = false;
+    const budget = Math.min(Math.max((this.lookAt - now) * this.rate, BUDGET_MIN), BUDGET_MAX);
+    const before = cpu.number(CPU.instructions);
+    let left = budget;
+    let executed = before;
+    while (left > 0 && vcpu.runnable && !this.lookNow) {
+      try {
+        deliverPending(vcpu);
+        if (!vcpu.runnable) break;
+        this.answer(vcpu, isStepping(vcpu) ? this.step(vcpu) : processor.run(cpu, Math.ceil(left)));
+      } catch (error) {
+        vcpu.domain.crash(`internal error: ${error instanceof Error ? error.message : String(error)}`, vcpu);
+      }
+      const count = cpu.number(CPU.instructions);
+      left -= count - executed + EXIT_COST;
+      executed = count;
+    }
+    const after = this.now();
+    const elapsed = after - now;
+    if (elapsed > CLOCK_INTERVAL / 8) this.rate += ((executed - before) / elapsed - this.rate) / 4;
+    return after;
+  }
+
+  /** One instruction with TF set, and the exception behind it. */
+  private step(vcpu: Vcpu): Exit {
+    const exit = this.processor.step(vcpu.cpu);
+    if (exit === Exit.Budget) singleStep(vcpu);
+    return exit;
+  }
+
+  // --- Exits ---
+
+  private answer(vcpu: Vcpu, exit: Exit): void {
+    const { cpu } = vcpu;
+    switch (exit) {
+      case Exit.Syscall:
+        cpu.setSelector(CS, FLAT_KERNEL_CS);
+        cpu.setSelector(SS, FLAT_KERNEL_SS);
+        if (vcpu.kernelMode) this.hypercall(vcpu);
+        else enterSyscall(vcpu);
+        return;
+      case Exit.Exception:
+        this.exception(vcpu, cpu.get(CPU.exitVector), cpu.get(CPU.exitError));
+        return;
+      case Exit.SoftwareInterrupt:
+        softwareInterrupt(vcpu, cpu.get(CPU.exitVector) & 0xff, cpu.get(CPU.exitLength));
+        return;
+      default:
+        // The budget is spent. (Intercepted stores end in handlePageTableWrite, which steps by itself.)
+        return;
+    }
+  }
+
+  private exception(vcpu: Vcpu, vector: number, error: number): void {
+    switch (vector) {
+      case VECTOR.PF: {
+        const address = vcpu.cpu.number(CPU.cr2);
+        if (error & PF.W && handlePageTableWrite(vcpu, address, error)) return;
+        injectException(vcpu, vector, error, address);
+        return;
+      }
+      case VECTOR.GP:
+        generalProtection(vcpu, error);
+        return;
+      case VECTOR.UD:
+        invalidOpcode(vcpu);
+        return;
+      case VECTOR.NM:
+        deviceNotAvailable(vcpu);
+        return;
+      default:
+        injectException(vcpu, vector, error);
+    }
+  }
+
+  private hypercall(vcpu: Vcpu): void {
+    const { cpu } = vcpu;
+    const { words } = this.args;
+    for (let index = 0; index < ARGUMENTS; index++) {
+      const register = CPU.regs + ARGUMENT_REGISTERS[index]! * 8;
+      words[index * 2] = cpu.get(register);
+      words[index * 2 + 1] = cpu.get(register + 4);
+    }
+    const call = this.hypercalls[cpu.regNumber(RAX)];
+    const result = call === undefined ? -ERRNO.ENOSYS : invoke(call, vcpu, this.args);
+    if (result === NO_RESULT) return;
+    if (result !== RESTART) {
+      cpu.setRegNumber(RAX, result);
+      return;
+    }
+    for (let index = 0; index < ARGUMENTS; index++) {
+      const register = CPU.regs + ARGUMENT_REGISTERS[index]! * 8;
+      cpu.put(register, words[index * 2]!);
+      cpu.put(register + 4, words[index * 2 + 1]!);
+    }
+    cpu.rip -= SYSCALL_LENGTH;
   }
 }

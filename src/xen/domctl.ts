@@ -1,0 +1,248 @@
+/**
+ * The control interface: what Domain 0 may ask of the hypervisor (Xen's domctl). Arguments and results are plain
+ * JSON data, as they cross threads. Every method throws HypercallError: ESRCH for a domain that does not exist,
+ * EINVAL for arguments that make no sense, ENOMEM where the machine is full.
+ */
+import { dumpDomain } from './crash.ts';
+import type { Domain } from './domain.ts';
+import { applyStartState, type StartState } from './guest-context.ts';
+import { HypercallError } from './hypercall.ts';
+import { fillHypercallPage } from './hypercall-page.ts';
+import type { Hypervisor } from './hypervisor.ts';
+import { ERRNO } from './public/errno.ts';
+import { SHUTDOWN_MAX } from './public/sched.ts';
+import { RUNSTATE } from './public/vcpu.ts';
+import { VIRQ } from './public/xen.ts';
+import { publishWallclock } from './time.ts';
+import { Tracer } from './trace.ts';
+import type { Vcpu } from './vcpu.ts';
+
+/** What the hypervisor tells Domain 0 of its own accord. */
+export type Notification =
+  /** The guest signalled a port whose other end is Domain 0. Several signals may be one notification. */
+  | { kind: 'event'; domid: number; port: number }
+  /** The domain stopped: a SHUTDOWN_* code; for a crash, why. */
+  | { kind: 'shutdown'; domid: number; reason: number; crashReason: string | null }
+  /** The domain printed on the emergency console. */
+  | { kind: 'console'; domid: number; text: string }
+  | { kind: 'trace'; line: string };
+
+export interface CreateDomain {
+  /** The most pages of 4 KiB that it may own. */
+  maxPages: number;
+  vcpus: number;
+  /** 32 hexadecimal digits, with or without dashes; left out: a random one. */
+  uuid?: string;
+}
+
+export interface DomainInfo {
+  domid: number;
+  uuid: string;
+  maxPages: number;
+  totalPages: number;
+  /** SHUTDOWN_* once it has stopped. */
+  shutdown: number | null;
+  crashReason: string | null;
+  paused: boolean;
+  dying: boolean;
+  /** All its vCPUs wait. */
+  blocked: boolean;
+  running: boolean;
+  /** Time for which its vCPUs ran, ns. */
+  cpuTimeNs: number;
+  vcpus: number;
+  onlineVcpus: number;
+  sharedInfoMfn: number;
+}
+
+/** Kinds of sendTrigger. */
+export type Trigger = 'nmi' | 'debug';
+
+export const VCPUS_MAX = 128;
+
+export class Control {
+  /** Takes what the hypervisor tells. */
+  onNotify: (notification: Notification) => void = () => {};
+  private readonly hypervisor: Hypervisor;
+
+  constructor(hypervisor: Hypervisor) {
+    this.hypervisor = hypervisor;
+  }
+
+  /** A new domain, paused and without memory. */
+  createDomain({ maxPages, vcpus, uuid }: CreateDomain): number {
+    if (!isCount(maxPages) || !isCount(vcpus) || vcpus > VCPUS_MAX) throw new HypercallError(ERRNO.EINVAL);
+    return this.hypervisor.createDomain(maxPages, vcpus, uuid === undefined ? null : parseUuid(uuid)).id;
+  }
+
+  destroyDomain(domid: number): void {
+    this.hypervisor.destroyDomain(this.need(domid));
+  }
+
+  pauseDomain(domid: number): void {
+    this.need(domid).pause();
+  }
+
+  unpauseDomain(domid: number): void {
+    const domain = this.need(domid);
+    if (domain.pauseCount === 0) throw new HypercallError(ERRNO.EINVAL, 'the domain is not paused');
+    publishWallclock(domain);
+    for (const vcpu of domain.vcpus) vcpu.publishTime(this.hypervisor.now());
+    domain.unpause();
+  }
+
+  /** All domains, by number. */
+  listDomains(): DomainInfo[] {
+    return [...this.hypervisor.allDomains()].map((domain) => this.getDomainInfo(domain.id));
+  }
+
+  getDomainInfo(domid: number): DomainInfo {
+    const domain = this.need(domid);
+    const now = this.hypervisor.now();
+    const online = domain.vcpus.filter((vcpu) => !vcpu.down);
+    return {
+      domid,
+      uuid: formatUuid(domain.uuid),
+      maxPages: domain.memory.maxPages,
+      totalPages: domain.memory.totalPages,
+      shutdown: domain.shutdown,
+      crashReason: domain.crashReason,
+      paused: domain.pauseCount > 0,
+      dying: domain.dying,
+      blocked: online.length > 0 && online.every((vcpu) => vcpu.blocked),
+      running: online.some((vcpu) => vcpu.state === RUNSTATE.running),
+      cpuTimeNs: domain.vcpus.reduce((sum, vcpu) => sum + vcpu.runstate.total(RUNSTATE.running, now), 0),
+      vcpus: domain.vcpus.length,
+      onlineVcpus: online.length,
+      sharedInfoMfn: domain.memory.sharedInfoMfn,
+    };
+  }
+
+  /** Gives the domain pages, cleared. */
+  populatePhysmap(domid: number, count: number): { mfns: number[] } {
+    if (!isCount(count)) throw new HypercallError(ERRNO.EINVAL);
+    return { mfns: this.need(domid).memory.populate(count) };
+  }
+
+  /** The domain's table of frames: its linear address, and how many u32 entries it has. */
+  getSpace(domid: number): { frameTable: number; frameLimit: number } {
+    const { frameTable, frameLimit } = this.need(domid).space;
+    return { frameTable, frameLimit };
+  }
+
+  /** Entries of the machine-to-physical table. */
+  setM2p(domid: number, pairs: readonly (readonly [mfn: number, pfn: number])[]): void {
+    const { memory } = this.need(domid);
+    for (const [mfn, pfn] of pairs) memory.setM2p(mfn, pfn);
+  }
+
+  /** Frames that follow each other get physical numbers that follow each other. */
+  setM2pRange(domid: number, firstMfn: number, firstPfn: number, count: number): void {
+    const { memory } = this.need(domid);
+    if (!isCount(count) || count > memory.space.frameLimit) throw new HypercallError(ERRNO.EINVAL);
+    for (let index = 0; index < count; index++) memory.setM2p(firstMfn + index, firstPfn + index);
+  }
+
+  /** Fills a page of the domain's with entries to all hypercalls. */
+  setHypercallPage(domid: number, mfn: number): void {
+    const { memory } = this.need(domid);
+    if (!memory.owns(mfn)) throw new HypercallError(ERRNO.EINVAL);
+    const frame = memory.machineFrame(mfn);
+    fillHypercallPage(this.hypervisor.memory.frame(frame));
+    this.hypervisor.processor.written(frame);
+  }
+
+  /** Gives a vCPU the state it starts in. Its root page table is validated with everything below it. */
+  setVcpuContext(domid: number, vcpu: number, start: StartState): void {
+    const target = this.needVcpu(domid, vcpu);
+    if (target.initialised) throw new HypercallError(ERRNO.EEXIST, 'the virtual CPU has its state already');
+    applyStartState(target, start);
+    target.down = false;
+    target.reschedule();
+  }
+
+  /** A port of the domain whose other end is Domain 0. */
+  evtchnAllocUnbound(domid: number): number {
+    return this.need(domid).events.allocUnbound(0);
+  }
+
+  /** Signals a port of the domain. Nothing happens if the domain or the port is gone: it may just have ended. */
+  evtchnSend(domid: number, port: number): void {
+    this.hypervisor.domain(domid)?.events.notifyFromDom0(port);
+  }
+
+  /** Ends the domain with a SHUTDOWN_* code. */
+  shutdownDomain(domid: number, reason: number): void {
+    if (!Number.isInteger(reason) || reason < 0 || reason > SHUTDOWN_MAX)
+      throw new HypercallError(ERRNO.EINVAL);
+    this.need(domid).shutDown(reason);
+  }
+
+  /** An NMI, or VIRQ_DEBUG, to a vCPU. */
+  sendTrigger(domid: number, trigger: Trigger, vcpu = 0): void {
+    const target = this.needVcpu(domid, vcpu);
+    if (trigger === 'nmi') {
+      target.nmiPending = true;
+      target.kick();
+    } else {
+      target.domain.events.sendVirq(target, VIRQ.DEBUG);
+    }
+  }
+
+  /** Registers, last control transfers and stack, as text (see crash.ts). */
+  crashDump(domid: number): string {
+    return dumpDomain(this.need(domid));
+  }
+
+  /** What the domain printed on the emergency console, as far as it is kept. */
+  readConsole(domid: number): string {
+    return new TextDecoder().decode(this.need(domid).log.bytes);
+  }
+
+  /** Traces the domain's hypercalls: a notification each. */
+  setTrace(domid: number, on: boolean): void {
+    this.need(domid).tracer = on
+      ? new Tracer((line) => this.hypervisor.notify({ kind: 'trace', line }))
+      : null;
+  }
+
+  /** Of the machine: pages of 4 KiB, and instructions that guests tried and that the processor does not know. */
+  machineInfo(): { totalPages: number; freePages: number; undefinedInstructions: [string, number][] } {
+    const { frames, processor } = this.hypervisor;
+    return {
+      totalPages: frames.total,
+      freePages: frames.free,
+      undefinedInstructions: [...processor.undefinedInstructions],
+    };
+  }
+
+  private need(domid: number): Domain {
+    const domain = this.hypervisor.domain(domid);
+    if (domain === undefined) throw new HypercallError(ERRNO.ESRCH, `there is no domain ${domid}`);
+    return domain;
+  }
+
+  private needVcpu(domid: number, id: number): Vcpu {
+    const vcpu = this.need(domid).vcpus[id];
+    if (vcpu === undefined)
+      throw new HypercallError(ERRNO.ENOENT, `domain ${domid} has no virtual CPU ${id}`);
+    return vcpu;
+  }
+}
+
+function isCount(value: number): boolean {
+  return Number.isSafeInteger(value) && value > 0;
+}
+
+function parseUuid(text: string): Uint8Array {
+  const digits = text.replaceAll('-', '');
+  if (!/^[0-9a-f]{32}$/i.test(digits)) throw new HypercallError(ERRNO.EINVAL, `not a UUID: ${text}`);
+  return Uint8Array.from({ length: 16 }, (_, index) =>
+    Number.parseInt(digits.slice(index * 2, index * 2 + 2), 16),
+  );
+}
+
+function formatUuid(uuid: Uint8Array): string {
+  const digits = Array.from(uuid, (byte) => byte.toString(16).padStart(2, '0')).join('');
+  return digits.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
+}

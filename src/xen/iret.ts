@@ -1,0 +1,102 @@
+/**
+ * The way back out of the guest's kernel: iret, and stack_switch, which says where it is entered the next time.
+ */
+import { join64 } from '../x86/cpu.ts';
+import { Access } from '../x86/processor.ts';
+import { CPU, CS, FLAG, RAX, RCX, RSP, SS } from '../x86/state.ts';
+import { enterFailsafe } from './callback.ts';
+import { type Arguments, HypercallError, NO_RESULT } from './hypercall.ts';
+import { FLAT_USER_CS, FLAT_USER_SS, IRET_CONTEXT, VGCF_IN_SYSCALL } from './public/arch-x86.ts';
+import { ERRNO } from './public/errno.ts';
+import { VMASST_TYPE } from './public/xen.ts';
+import { isCodeSelector, isStackSelector } from './segments.ts';
+import { isCanonical } from './traps.ts';
+import type { Vcpu } from './vcpu.ts';
+
+/** Flags that a guest may set by iret; the others stay as the hypervisor needs them. */
+const STATUS = FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.OF;
+const ALLOWED = STATUS | FLAG.TF | FLAG.DF | FLAG.NT | FLAG.RF | FLAG.AC | FLAG.ID;
+
+const WORDS = IRET_CONTEXT.size / 4;
+
+/** iret(): the context lies on the guest kernel's stack. rax comes from there as well. */
+export function iret(vcpu: Vcpu, _args: Arguments): number {
+  const { cpu } = vcpu;
+  const frame = readFrame(vcpu);
+  if (frame === null) return NO_RESULT;
+  const low = (offset: number) => frame[offset >>> 2]!;
+  const number = (offset: number) => join64(frame[offset >>> 2]!, frame[(offset >>> 2) + 1]!);
+  const copy = (offset: number, register: number) => {
+    cpu.put(CPU.regs + register * 8, frame[offset >>> 2]!);
+    cpu.put(CPU.regs + register * 8 + 4, frame[(offset >>> 2) + 1]!);
+  };
+
+  let cs = low(IRET_CONTEXT.cs) & 0xffff;
+  const toUser = (cs & 3) === 3;
+  if (toUser) {
+    if (vcpu.userRoot === 0) {
+      vcpu.domain.crash('iret to user mode, and the guest has no user page tables', vcpu);
+      return NO_RESULT;
+    }
+    vcpu.setKernelMode(false);
+  }
+  const inSyscall = (low(IRET_CONTEXT.flags) & VGCF_IN_SYSCALL) !== 0;
+  const rflags = low(IRET_CONTEXT.rflags);
+  if (vcpu.domain.vmAssist & (1 << VMASST_TYPE.architectural_iopl)) vcpu.iopl = (rflags & FLAG.IOPL) >> 12;
+  let ss = (low(IRET_CONTEXT.ss) & 0xffff) | 3;
+  cs |= 3;
+  copy(IRET_CONTEXT.rax, RAX);
+  copy(IRET_CONTEXT.rsp, RSP);
+  const rip = number(IRET_CONTEXT.rip);
+  if (inSyscall) {
+    // SYSRET leaves the address and the flags in these, and flat segments.
+    copy(IRET_CONTEXT.rip, RCX);
+    cpu.setRegNumber(11, (rflags & ALLOWED) | FLAG.IF | FLAG.ONE);
+    cs = FLAT_USER_CS;
+    ss = FLAT_USER_SS;
+  } else {
+    copy(IRET_CONTEXT.r11, 11);
+    copy(IRET_CONTEXT.rcx, RCX);
+  }
+  cpu.rip = rip;
+  cpu.rflags = (rflags & ALLOWED) | FLAG.IF | FLAG.ONE;
+  cpu.setSelector(CS, cs);
+  cpu.setSelector(SS, ss);
+  vcpu.upcallMasked = (rflags & FLAG.IF) === 0;
+  vcpu.nmiMasked = false;
+  // The flat segments are what nearly every return has: no look-up for them.
+  const good =
+    isCanonical(rip) &&
+    (cs === FLAT_USER_CS || isCodeSelector(vcpu, cs)) &&
+    (ss === FLAT_USER_SS || isStackSelector(vcpu, ss));
+  if (!good) enterFailsafe(vcpu);
+  return NO_RESULT;
+}
+
+/** The context as u32 words; null if the domain crashed because it cannot be read. */
+function readFrame(vcpu: Vcpu): Uint32Array | null {
+  const { guest, memory } = vcpu;
+  const at = vcpu.cpu.regNumber(RSP);
+  try {
+    if ((at & 7) === 0 && (at & 0xfff) + IRET_CONTEXT.size <= 4096) {
+      const word = guest.linear(at, Access.Read) >>> 2;
+      return memory.u32.slice(word, word + WORDS);
+    }
+    const frame = new Uint32Array(WORDS);
+    for (let index = 0; index < WORDS; index++) frame[index] = guest.u32(at + index * 4);
+    return frame;
+  } catch (error) {
+    if (!(error instanceof HypercallError)) throw error;
+    vcpu.domain.crash('iret, but the stack with its context cannot be read', vcpu);
+    return null;
+  }
+}
+
+/** stack_switch(ss, sp): the stack on which user mode enters the kernel. */
+export function stackSwitch(vcpu: Vcpu, args: Arguments): number {
+  const sp = args.number(1);
+  if (!isCanonical(sp)) return -ERRNO.EPERM;
+  vcpu.kernelSs = (args.low(0) & 0xffff) | 3;
+  vcpu.kernelSp = sp;
+  return 0;
+}
