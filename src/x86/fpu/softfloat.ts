@@ -340,7 +340,9 @@ export class SoftFloat {
           e += to.adjust;
           if (e < emin) {
             // Not even the adjusted exponent fits: only FSCALE gets here.
-            this.finishTiny(result, sign, e, significand, width, to);
+            this.flags |= PE;
+            this.roundedUp = false;
+            result.set(ZERO, sign, 0, 0n);
             return;
           }
         }
@@ -369,7 +371,9 @@ export class SoftFloat {
       }
       e -= to.adjust;
       if (to.adjust !== 0 && e > emax) {
-        this.infinityOrLargest(result, sign, to);
+        this.flags |= PE;
+        this.roundedUp = true;
+        result.set(INFINITE, sign, 0, INTEGER_BIT);
         return;
       }
     }
@@ -418,20 +422,6 @@ export class SoftFloat {
     this.roundedUp = infinite;
     if (infinite) result.set(INFINITE, sign, 0, INTEGER_BIT);
     else result.set(FINITE, sign, to.emax, (ALL_ONES >> to.spare) << to.spare);
-  }
-
-  private finishTiny(
-    result: Real,
-    sign: number,
-    e: number,
-    significand: bigint,
-    width: number,
-    to: Format,
-  ): void {
-    const kept = this.shorten(significand, width - to.precision + to.emin - e, sign);
-    if (!this.exactly) this.flags |= PE;
-    this.roundedUp = this.awayFromZero;
-    this.denormalResult(result, sign, kept, to);
   }
 
   /** Converts to another format (all of a Real is rounded; NaNs are quieted). */
@@ -647,8 +637,12 @@ export class SoftFloat {
       result.copy(a);
       return true;
     }
+    if (b.kind === INFINITE) {
+      result.copy(a);
+      return true;
+    }
     const distance = a.exponent - b.exponent;
-    if (b.kind === INFINITE || distance < -1) {
+    if (distance < -1) {
       this.round(result, a.sign, a.exponent, a.significand, 64, to);
       return true;
     }

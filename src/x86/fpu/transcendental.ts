@@ -9,7 +9,7 @@
  * Intel (SDM volume 1, 8.3.10) promises errors below one unit in the last place, not correct rounding, and reduces
  * arguments of sine, cosine and tangent with a pi of 66 bits; that pi is part of the instruction's meaning.
  */
-import { bitLength, EXTENDED, type Format, type Real, type SoftFloat } from './softfloat.ts';
+import { bitLength, EXTENDED, PE, type Real, type SoftFloat, UE } from './softfloat.ts';
 
 const FRACTION = 144;
 const SHIFT = BigInt(FRACTION);
@@ -125,18 +125,25 @@ interface Wide {
 
 export class Transcendental {
   private readonly float: SoftFloat;
-  private readonly format: Format = EXTENDED;
 
   constructor(float: SoftFloat) {
     this.float = float;
   }
 
   private finish(result: Real, sign: number, wide: Wide): void {
+    const { float } = this;
     // Room for the sticky bit far below the last place.
     const value = (wide.value << 2n) | 1n;
     const width = bitLength(value);
-    this.float.flags |= 0;
-    this.float.round(result, sign, wide.exponent - 2 + width - 1, value, width, this.format);
+    const exponent = wide.exponent - 2 + width - 1;
+    const { masks, flags } = float;
+    // A hair below the least normal number: the processor, with fewer bits, does not find that this is tiny.
+    const hair =
+      exponent === EXTENDED.emin - 1 && (value + (1n << BigInt(width - 80))) >> BigInt(width) !== 0n;
+    if (hair) float.masks |= UE;
+    float.round(result, sign, exponent, value, width, EXTENDED);
+    if (hair) float.flags = flags | PE;
+    float.masks = masks;
   }
 
   private static sine(angle: Angle, square: bigint): Wide {

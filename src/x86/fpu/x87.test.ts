@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Memory } from '../../machine/memory.ts';
 import { Cpu } from '../cpu.ts';
-import { CPU, FLAG, VECTOR } from '../state.ts';
+import { FLAG, VECTOR } from '../state.ts';
 import { FX, Numbers, RECORD, Records } from './native.ts';
 import { X87, x87Defined, x87Operand } from './x87.ts';
 
@@ -348,7 +348,9 @@ describe.skipIf(!gcc)('x87 against the host', () => {
       }
     }
     const input = Records.empty(undefinedForms.length);
-    undefinedForms.forEach((code, i) => input.setCode(i, code));
+    undefinedForms.forEach((code, i) => {
+      input.setCode(i, code);
+    });
     const host = new Records(spawnSync(program, { input: input.bytes, maxBuffer: 1 << 30 }).stdout);
     undefinedForms.forEach(([opcode, modrm], i) => {
       expect(host.signal(i), opcode.toString(16) + modrm.toString(16)).toBe(4);

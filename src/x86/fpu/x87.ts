@@ -164,7 +164,7 @@ export class X87 {
       this.controlInstruction(opcode, modrm, operand);
       return 0;
     }
-    if (rip === rip) this.pointer(CPU.fip, rip);
+    if (!Number.isNaN(rip)) this.pointer(CPU.fip, rip);
     float.rounding = (this.control >> 10) & 3;
     float.masks = this.control & 0x3f;
     float.flags = 0;
@@ -175,7 +175,7 @@ export class X87 {
     this.status |= float.flags;
     if ((float.flags & ~this.control & 0x3f) !== 0) {
       memory.u16[words + (CPU.fop >>> 1)] = ((opcode & 7) << 8) | modrm;
-      if (modrm < 0xc0 && data === data) this.pointer(CPU.fdp, data);
+      if (modrm < 0xc0 && !Number.isNaN(data)) this.pointer(CPU.fdp, data);
     }
     memory.u16[words + (CPU.fsw >>> 1)] = summarised(this.status, this.control);
     memory.u8[cpu + CPU.ftw] = this.tags;
@@ -564,7 +564,6 @@ export class X87 {
 
   /** FCOMI and its kind: the result goes to the flags. */
   private compareFlags(i: number, signaling: boolean, pop: boolean): void {
-    this.c1(false);
     const relation = this.relation(i, signaling);
     const words = this.cpu >>> 2;
     const { u32 } = this.memory;
@@ -611,7 +610,7 @@ export class X87 {
         else this.registerArithmetic(reg, i, i, false);
         return;
       case 5:
-        if (reg === 0) this.tags &= ~(1 << this.physical(i));
+        if (reg === 0) this.free(i);
         else if (reg === 1) this.exchange(i);
         else if (reg === 2 || reg === 3) this.storeRegister(i, reg === 3, true);
         else this.compare(i, false, reg - 4);
@@ -623,7 +622,7 @@ export class X87 {
         return;
       default:
         if (reg === 0) {
-          this.tags &= ~(1 << this.physical(i));
+          this.free(i);
           this.pop();
         } else if (reg === 1) this.exchange(i);
         else if (reg === 2 || reg === 3) this.storeRegister(i, true, true);
@@ -631,10 +630,14 @@ export class X87 {
     }
   }
 
+  private free(i: number): void {
+    this.c1(false);
+    this.tags &= ~(1 << this.physical(i));
+  }
+
   private loadRegister(i: number): void {
     if (this.empty(i)) {
-      const overflow = !this.empty(7);
-      if (this.stackFault(overflow)) {
+      if (this.stackFault(false)) {
         this.moveTop(-1);
         this.putIndefinite(0);
       }
@@ -658,18 +661,19 @@ export class X87 {
     this.put(i, significand, head);
   }
 
-  /** @param strict an empty ST(0) is an underflow (not so for FSTPNCE, D9 D8+i) */
+  /** @param strict an empty ST(0) is an underflow (FSTPNCE, D9 D8+i, then only pops) */
   private storeRegister(i: number, pop: boolean, strict: boolean): void {
     this.c1(false);
     if (this.empty(0)) {
-      if (strict && !this.stackFault(false)) return;
-      this.putIndefinite(i);
+      if (strict) {
+        if (!this.stackFault(false)) return;
+        this.putIndefinite(i);
+      }
     } else this.put(i, this.significand(0), this.head(0));
     if (pop) this.pop();
   }
 
   private conditionalMove(condition: number, i: number): void {
-    this.c1(false);
     if (this.empty(0) || this.empty(i)) {
       if (this.stackFault(false)) this.putIndefinite(0);
       return;
@@ -837,13 +841,14 @@ export class X87 {
   private remainder(nearest: boolean): void {
     const { float, a, b, r } = this;
     this.c1(false);
+    this.status &= ~C2;
     if (this.empty(0) || this.empty(1)) {
-      this.conditions(this.status & CONDITIONS & ~C2);
       if (this.stackFault(false)) this.putIndefinite(0);
       return;
     }
     if (!float.remainder(this.load(0, a), this.load(1, b), nearest, r, EXTENDED)) return;
     this.putReal(0, r);
+    if (r.kind >= QNAN) return;
     const { quotient } = float;
     this.c1((quotient & 1) !== 0);
     this.conditions((quotient & 4 ? C0 : 0) | (quotient & 2 ? C3 : 0) | (float.incomplete ? C2 : 0));
@@ -867,7 +872,7 @@ export class X87 {
       return true;
     }
     if (!this.denormal(a, b)) return false;
-    if (a.kind !== FINITE) {
+    if (a.kind !== FINITE || b.kind === ZERO) {
       r.copy(a);
       return true;
     }
@@ -919,7 +924,6 @@ export class X87 {
   /** FSIN, FCOS, FPTAN, FSINCOS share: whether the operand is one to compute with; else `r` has the result. */
   private angle(a: Real, r: Real): 'compute' | 'done' | 'stop' {
     const { float } = this;
-    this.status &= ~C2;
     if (a.kind >= QNAN) return float.nanOf(a, r) ? 'done' : 'stop';
     if (a.kind === INFINITE) return float.invalid(r) ? 'done' : 'stop';
     if (a.kind === FINITE && a.exponent >= 63) {
@@ -942,6 +946,7 @@ export class X87 {
   private sineOrCosine(cosine: boolean): void {
     const { a, r } = this;
     this.c1(false);
+    this.status &= ~C2;
     if (!this.top()) return;
     const how = this.angle(this.load(0, a), r);
     if (how === 'stop') return;
@@ -956,6 +961,7 @@ export class X87 {
   /** The two instructions that push a second result need room for it. */
   private roomForSecond(): boolean {
     this.c1(false);
+    this.status &= ~C2;
     if (!this.empty(0) && this.empty(7)) return true;
     const overflow = !this.empty(0);
     if (this.stackFault(overflow)) {
@@ -1055,9 +1061,12 @@ export class X87 {
       return true;
     }
     if (x.significand === INTEGER_BIT) {
-      // A power of two has an integral logarithm: the product may be exact.
+      // A power of two has an integral logarithm: the product may be exact, but the processor does not notice.
       this.r2.fromInteger(BigInt(x.exponent));
-      return float.multiply(this.r2, y, r, EXTENDED);
+      float.multiply(this.r2, y, r, EXTENDED);
+      const tiny = r.kind === ZERO || (r.kind === FINITE && r.exponent < -16382);
+      float.flags |= tiny ? PE | UE : PE;
+      return true;
     }
     this.transcendental.logarithm(x, y, r);
     return true;
