@@ -323,6 +323,8 @@ export class Decoder {
       }
       first = false;
     }
+    if (definition.registers !== undefined && !definition.registers.includes(((modrm >> 3) & 7) | rexR))
+      return undefinedHere(VECTOR.UD, `${definition.name} (register)`);
     if (definition.modrmImmediate === true) {
       low = modrm;
       high = 0;

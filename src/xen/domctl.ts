@@ -9,6 +9,7 @@ import { applyStartState, type StartState } from './guest-context.ts';
 import { HypercallError } from './hypercall.ts';
 import { fillHypercallPage } from './hypercall-page.ts';
 import type { Hypervisor } from './hypervisor.ts';
+import { FrameType } from './mm/frame-table.ts';
 import { ERRNO } from './public/errno.ts';
 import { SHUTDOWN_MAX } from './public/sched.ts';
 import { RUNSTATE } from './public/vcpu.ts';
@@ -156,6 +157,10 @@ export class Control {
   setVcpuContext(domid: number, vcpu: number, start: StartState): void {
     const target = this.needVcpu(domid, vcpu);
     if (target.initialised) throw new HypercallError(ERRNO.EEXIST, 'the virtual CPU has its state already');
+    // Xen's builder leaves the first address space pinned, and guests count on that: Linux unpins it.
+    const { memory } = target.domain;
+    if (vcpu === 0 && memory.pin(start.root, FrameType.l4) !== 0)
+      throw new HypercallError(ERRNO.EINVAL, 'the first root table does not validate');
     applyStartState(target, start);
     target.down = false;
     target.reschedule();

@@ -5,13 +5,7 @@ import { type Cpu, high32, type VirtualAddress } from '../cpu.ts';
 import { Decoder } from '../decoder.ts';
 import { SseFloat } from '../fpu/sse.ts';
 
-class X87 {
-  constructor(_m: Memory) {}
-  execute(_a: number, _b: number, _c: number, _d: number): number {
-    return 6;
-  }
-}
-
+import { X87 } from '../fpu/x87.ts';
 import { buildInterpreter, type InterpreterModule } from '../interpreter/build.ts';
 import type { HostImplementation } from '../interpreter/host.ts';
 import { lastTransfers, RING_SIZE } from '../interpreter/transfers.ts';
@@ -98,8 +92,7 @@ class Core implements Processor {
       undefinedInstruction: (_cpu, record) => this.count(this.code.nameOf(record!)),
       sseFloat: (op, cpu, dst, src, imm) => sse.execute(op!, cpu! >>> 0, dst! >>> 0, src! >>> 0, imm!),
       x87: (cpu, escape, modrm, operand) => x87.execute(cpu! >>> 0, escape!, modrm!, operand! >>> 0),
-      fpu: (which, cpu, operand, value) =>
-        fpuCall(this.memory, x87, which!, cpu! >>> 0, operand! >>> 0, value!),
+      fpu: (which, cpu, operand) => fpuCall(x87, which!, cpu! >>> 0, operand! >>> 0),
       rdtsc: (address, withAux) => this.rdtsc(cpuAt(address!), withAux !== 0),
       cpuid: (address) => this.cpuid(cpuAt(address!)),
       segmentQuery: (cpu, kind, selector) => segmentQuery(this.host, cpuAt(cpu!), kind!, selector!),

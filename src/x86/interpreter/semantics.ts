@@ -413,8 +413,11 @@ export class InterpreterSemantics implements Semantics {
     this.transferTo(va);
   }
 
-  checkTarget(va: I64): void {
-    this.raiseIf(notCanonical(va), VECTOR.GP);
+  checkTarget(va: I64, undo?: () => void): void {
+    this.f.if(notCanonical(va), () => {
+      undo?.();
+      this.raise(VECTOR.GP);
+    });
   }
 
   raise(vector: number, error: I32Like = 0): void {

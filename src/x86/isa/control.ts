@@ -188,8 +188,9 @@ function interruptReturn(c: Semantics): void {
   const rsp = f.let(c.zext(word(3), c.size));
   const ss = f.let(i32.and(i32.wrap(word(4)), 0xffff));
   c.raiseVector(c.host.checkCodeSegment(cs, true));
-  c.checkTarget(rip);
+  const oldStack = f.let(i32.wrap(c.host.selector(SS)));
   c.raiseVector(c.host.loadSegment(i32.const(SS), ss));
+  c.checkTarget(rip, () => f.store(c.cpu, oldStack, CPU.selectors + SS * 8, 16));
   setCodeSegment(c, cs);
   c.setFlags(i32.wrap(flags), c.size === 16 ? IRET_MASK & 0xffff : IRET_MASK);
   c.setReg(RSP, rsp);

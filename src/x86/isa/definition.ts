@@ -46,6 +46,8 @@ export interface Definition {
   readonly segmentImmediate?: boolean;
   /** Operand size in 64-bit mode is 64 without REX.W (push, near branches). */
   readonly default64?: boolean;
+  /** The numbers that ModRM.reg may name (control and debug registers); others are #UD. */
+  readonly registers?: readonly number[];
   /** Uses the stack by itself: a bad address is #SS. */
   readonly stack?: boolean;
   /** LOCK is allowed with a memory destination. */

@@ -3,7 +3,13 @@ import { arithmetic } from './arithmetic.ts';
 import { control } from './control.ts';
 import { data } from './data.ts';
 import type { Definition } from './definition.ts';
+import { mmx } from './mmx.ts';
 import { shiftAndBit } from './shift.ts';
+import { sseFloat } from './sse-float.ts';
+import { sseInteger } from './sse-integer.ts';
+import { sseMove } from './sse-move.ts';
+import { sseShuffle } from './sse-shuffle.ts';
+import { sseString } from './sse-string.ts';
 import { string } from './string.ts';
 import { system } from './system.ts';
 
@@ -14,4 +20,10 @@ export const definitions: readonly Definition[] = [
   ...control,
   ...string,
   ...system,
+  ...mmx,
+  ...sseMove,
+  ...sseInteger,
+  ...sseShuffle,
+  ...sseString,
+  ...sseFloat,
 ];

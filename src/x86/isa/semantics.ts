@@ -91,8 +91,8 @@ export interface Semantics {
   /** Branch target of a direct branch. */
   target(): I64;
   jumpTo(va: I64): void;
-  /** #GP(0) if an address to jump to is not canonical. */
-  checkTarget(va: I64): void;
+  /** #GP(0) if an address to jump to is not canonical; `undo` takes back what was changed by then. */
+  checkTarget(va: I64, undo?: () => void): void;
   /** Leaves with an exception; the instruction has not happened. */
   raise(vector: number, error?: I32Like): void;
   raiseIf(condition: I32, vector: number, error?: I32Like): void;

@@ -10,8 +10,12 @@ import type { Semantics } from './semantics.ts';
 const privileged = (c: Semantics) => c.raise(VECTOR.GP, 0);
 const undefinedOpcode = (c: Semantics) => c.raise(VECTOR.UD);
 
+const CONTROL_REGISTERS = [0, 2, 3, 4, 8];
+/** DR4 and DR5 do not exist while CR4.DE is set. */
+const DEBUG_REGISTERS = [0, 1, 2, 3, 6, 7];
+
 /** Mnemonic, opcode, operands of instructions that fault with #GP(0) at CPL 3 (IOPL 0). */
-const PRIVILEGED: [name: string, code: string, operands?: string][] = [
+const PRIVILEGED: [name: string, code: string, operands?: string, registers?: readonly number[]][] = [
   ['HLT', 'F4'],
   ['CLI', 'FA'],
   ['STI', 'FB'],
@@ -31,10 +35,10 @@ const PRIVILEGED: [name: string, code: string, operands?: string][] = [
   ['SYSRET', '0F 07'],
   ['INVD', '0F 08'],
   ['WBINVD', '0F 09'],
-  ['MOV', '0F 20 /r', 'Rq'],
-  ['MOV', '0F 21 /r', 'Rq'],
-  ['MOV', '0F 22 /r', 'Rq'],
-  ['MOV', '0F 23 /r', 'Rq'],
+  ['MOV', '0F 20 /r', 'Rq', CONTROL_REGISTERS],
+  ['MOV', '0F 21 /r', 'Rq', DEBUG_REGISTERS],
+  ['MOV', '0F 22 /r', 'Rq', CONTROL_REGISTERS],
+  ['MOV', '0F 23 /r', 'Rq', DEBUG_REGISTERS],
   ['WRMSR', '0F 30'],
   ['RDMSR', '0F 32'],
   ['RDPMC', '0F 33'],
@@ -56,10 +60,11 @@ const PRIVILEGED: [name: string, code: string, operands?: string][] = [
 
 export const system: Definition[] = [
   ...PRIVILEGED.map(
-    ([name, code, operands]): Definition => ({
+    ([name, code, operands, registers]): Definition => ({
       name,
       code,
       operands,
+      registers,
       privileged: true,
       ends: true,
       exec: privileged,
