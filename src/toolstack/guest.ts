@@ -16,6 +16,8 @@ import { Symbols } from './symbols.ts';
 export const SCRIPT_WORD = 'xenolith.script';
 
 export interface Guest {
+  /** What it is called in the store. */
+  readonly name: string;
   readonly kernel: KernelImage;
   readonly ramdisk: Uint8Array | null;
   readonly cmdline: string;
@@ -25,6 +27,9 @@ export interface Guest {
   /** Names kernel and memory, for a person. */
   readonly title: string;
 }
+
+/** A machine of ours has one domain. */
+const NAME = 'xenolith';
 
 /** How the guest's console is used: decides words on the command line that our own initramfs understands. */
 export interface ConsoleUse {
@@ -43,7 +48,15 @@ export async function loadGuest(options: BootOptions, use: ConsoleUse, images: I
   const pages = (options.memory * 1024) / PAGE_SIZE;
   const cmdline = commandLine(options, use);
   planDomain({ kernel, ramdisk, cmdline, pages });
-  return { kernel, ramdisk, cmdline, pages, symbols, title: `${name}, ${options.memory / 1024} MiB` };
+  return {
+    name: NAME,
+    kernel,
+    ramdisk,
+    cmdline,
+    pages,
+    symbols,
+    title: `${name}, ${options.memory / 1024} MiB`,
+  };
 }
 
 async function kernelFile(

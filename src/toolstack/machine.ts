@@ -3,11 +3,15 @@
  *
  * Which host this runs on is the business of the function that starts processors.
  */
+
+import { XenstoreClient } from '../dom0/xenstore/client.ts';
+import { Xenstore } from '../dom0/xenstore/xenstore.ts';
 import { Frames } from '../machine/frames.ts';
 import { MAILBOX_FRAMES, MailboxSender } from '../machine/mailbox.ts';
 import { MEMORY_MAX, Memory, PAGE_SIZE } from '../machine/memory.ts';
 import { PcpuClient, type PcpuMessage, type Remote, remote } from '../machine/pcpu.ts';
 import type { Control, Notification } from '../xen/domctl.ts';
+import type { Instruments } from './hypervisor-thread.ts';
 
 /** A processor that runs on a thread of its own. */
 export interface PcpuThread {
@@ -42,6 +46,11 @@ export class Machine {
   readonly frames: Frames;
   /** The hypervisor's control interface. */
   readonly control: Remote<Control>;
+  readonly instruments: Remote<Instruments>;
+  /** Domain 0's store, which all domains share. */
+  readonly xenstore = new Xenstore();
+  /** The store in Domain 0's own name. */
+  readonly store = new XenstoreClient(this.xenstore);
   /** Fails when the processor dies; never settles otherwise. */
   readonly dead: Promise<never>;
   private readonly client: PcpuClient;
@@ -65,6 +74,7 @@ export class Machine {
       died,
     );
     this.control = remote<Control>(this.client);
+    this.instruments = remote<Instruments>(this.client);
     this.thread = start(
       { memory: this.memory, mailbox },
       (message) => this.client.receive(message),

@@ -1,9 +1,16 @@
 /** A domain on a machine, from its creation to its end, with the back ends that serve it. */
 import { buildDomain } from '../dom0/builder/build.ts';
 import { ConsoleBackend } from '../dom0/console.ts';
+import { Connection } from '../dom0/xenstore/protocol.ts';
+import { XenstoreRing } from '../dom0/xenstore/ring.ts';
+import { PAGE_SIZE } from '../machine/memory.ts';
 import { SHUTDOWN } from '../xen/public/sched.ts';
+import { removeDomainNodes, writeDomainNodes } from './domain-nodes.ts';
 import type { Guest } from './guest.ts';
 import type { Machine } from './machine.ts';
+
+/** Virtual CPUs of a domain. */
+const VCPUS = 1;
 
 /** How a domain ended. */
 export interface DomainEnd {
@@ -22,30 +29,38 @@ export interface DomainEvents {
   onRoom(): void;
 }
 
+/** Something in Domain 0 that serves a ring of the guest. True: there may be more to do. */
+interface BackEnd {
+  process(): boolean;
+}
+
 export class RunningDomain {
   readonly id: number;
+  readonly uuid: string;
   /** Settles when the domain has shut down; it is not destroyed by that. */
   readonly ended: Promise<DomainEnd>;
   private readonly machine: Machine;
   private readonly events: DomainEvents;
   private console: ConsoleBackend | null = null;
-  private consolePort = 0;
+  private xenstore: XenstoreRing | null = null;
+  /** Who serves which port. */
+  private readonly backEnds = new Map<number, BackEnd>();
   private end!: (end: DomainEnd) => void;
 
-  private constructor(machine: Machine, id: number, events: DomainEvents) {
+  private constructor(machine: Machine, id: number, uuid: string, events: DomainEvents) {
     this.machine = machine;
     this.id = id;
+    this.uuid = uuid;
     this.events = events;
     this.ended = new Promise((resolve) => {
       this.end = resolve;
     });
     machine.listen(id, {
-      onEvent: (port) => {
-        if (port === this.consolePort) this.serveConsole();
-      },
+      onEvent: (port) => this.serve(port),
       onLog: (text) => events.onLog(text),
       onShutdown: (code, crashReason) => {
         this.console?.close();
+        machine.xenstore.stopped(id);
         this.end({ code, crashReason });
       },
     });
@@ -59,8 +74,9 @@ export class RunningDomain {
     { trace = false }: { trace?: boolean } = {},
   ): Promise<RunningDomain> {
     const { control } = machine;
-    const id = await control.createDomain({ maxPages: guest.pages, vcpus: 1 });
-    const domain = new RunningDomain(machine, id, events);
+    const id = await control.createDomain({ maxPages: guest.pages, vcpus: VCPUS });
+    const { uuid } = await control.getDomainInfo(id);
+    const domain = new RunningDomain(machine, id, uuid, events);
     try {
       await domain.build(guest);
       if (trace) await control.setTrace(id, true);
@@ -73,14 +89,33 @@ export class RunningDomain {
   }
 
   private async build(guest: Guest): Promise<void> {
-    const { machine } = this;
-    const built = await buildDomain(machine.memory, machine.control, this.id, guest);
-    this.consolePort = built.console.port;
+    const { machine, id } = this;
+    const built = await buildDomain(machine.memory, machine.control, id, guest);
+    const notify = (port: number) => () => machine.sendEvent(id, port);
     this.console = new ConsoleBackend(machine.memory, built.console.address, {
       onOutput: (bytes) => this.events.onOutput(bytes),
       onRoom: () => this.events.onRoom(),
-      notify: () => machine.sendEvent(this.id, built.console.port),
+      notify: notify(built.console.port),
     });
+    this.backEnds.set(built.console.port, this.console);
+    this.xenstore = new XenstoreRing(
+      machine.memory,
+      built.xenstore.address,
+      new Connection(machine.xenstore, id),
+      notify(built.xenstore.port),
+    );
+    this.backEnds.set(built.xenstore.port, this.xenstore);
+    const memory = (guest.pages * PAGE_SIZE) / 1024;
+    const facts = {
+      domid: id,
+      uuid: this.uuid,
+      name: guest.name,
+      memory,
+      vcpus: VCPUS,
+      cmdline: guest.cmdline,
+    };
+    writeDomainNodes(machine.store, facts, built);
+    machine.xenstore.introduce(id);
   }
 
   /** Types on its console. @returns how many bytes were taken; if not all, onRoom tells when to go on */
@@ -96,10 +131,7 @@ export class RunningDomain {
   /** Whoever shows its output cannot keep up, or can again. */
   holdOutput(hold: boolean): void {
     if (hold) this.console?.pause();
-    else {
-      this.console?.resume();
-      this.serveConsole();
-    }
+    else this.console?.resume();
   }
 
   /** The domain's state as text, for a person: registers, stack, last transfers. */
@@ -109,14 +141,19 @@ export class RunningDomain {
 
   /** Ends it, whatever it is doing, and gives its memory back. */
   async destroy(): Promise<void> {
+    const { machine, id } = this;
     this.console?.close();
-    this.machine.listen(this.id, null);
+    this.xenstore?.close();
+    this.backEnds.clear();
+    machine.listen(id, null);
     this.end({ code: SHUTDOWN.poweroff, crashReason: null });
-    await this.machine.control.destroyDomain(this.id);
+    await machine.control.destroyDomain(id);
+    machine.xenstore.release(id);
+    removeDomainNodes(machine.store, id, this.uuid);
   }
 
-  private serveConsole(): void {
-    // A guest that prints without end must not keep this thread from its other work.
-    if (this.console?.process()) setImmediate(() => this.serveConsole());
+  private serve(port: number): void {
+    // A guest that fills its rings without end must not keep this thread from its other work.
+    if (this.backEnds.get(port)?.process()) setImmediate(() => this.serve(port));
   }
 }

@@ -54,9 +54,12 @@ export class Session {
   async statistics(): Promise<void> {
     const { machine, domain } = this;
     if (!machine || !domain) return;
-    const info = await machine.control.getDomainInfo(domain.id);
+    const [info, instructions] = await Promise.all([
+      machine.control.getDomainInfo(domain.id),
+      machine.instruments.instructions(domain.id),
+    ]);
     this.host.say(
-      `domain ${domain.id}: ${info.instructions} instructions, ${(info.cpuTimeNs / 1e9).toFixed(3)} s of CPU, ` +
+      `domain ${domain.id}: ${instructions} instructions, ${(info.cpuTimeNs / 1e9).toFixed(3)} s of CPU, ` +
         `${(info.totalPages * 4) / 1024} MiB`,
     );
   }
@@ -152,6 +155,10 @@ export class Session {
     say(`the domain ${what}`);
     const dump = await this.domain!.crashDump();
     process.stderr.write(`${(guest.symbols?.annotate(dump) ?? dump).trimEnd()}\n`);
+    const { undefinedInstructions } = await this.machine!.control.machineInfo();
+    for (const [name, count] of undefinedInstructions) {
+      process.stderr.write(`unknown to our processor: ${name} (met ${count} times)\n`);
+    }
     return STATUS.crash;
   }
 }
