@@ -1,8 +1,8 @@
-/** Debugging within a guest: its debug registers, checked so that they concern it alone, and single steps. */
-import { CPU, FLAG, VECTOR } from '../x86/state.ts';
+/** The debug registers of a guest, checked so that they concern it alone. */
+import { CPU } from '../x86/state.ts';
 import { type Arguments, HypercallError } from './hypercall.ts';
 import { ERRNO } from './public/errno.ts';
-import { inHypervisor, injectException, isCanonical } from './traps.ts';
+import { inHypervisor, isCanonical } from './traps.ts';
 import type { Vcpu } from './vcpu.ts';
 
 /** CR4.DE: DR4 and DR5 do not exist. */
@@ -65,19 +65,4 @@ export function setDebugreg(vcpu: Vcpu, args: Arguments): number {
 /** get_debugreg(register). */
 export function getDebugreg(vcpu: Vcpu, args: Arguments): number {
   return readDebugRegister(vcpu, args.number(0));
-}
-
-/** DR6.BS. */
-const DR6_SINGLE_STEP = 1 << 14;
-
-/** Raises #DB after a single step. */
-export function singleStep(vcpu: Vcpu): void {
-  const { cpu } = vcpu;
-  cpu.put(CPU.dr + 6 * 8, cpu.get(CPU.dr + 6 * 8) | DR6_SINGLE_STEP);
-  injectException(vcpu, VECTOR.DB);
-}
-
-/** The guest steps through its code. */
-export function isStepping(vcpu: Vcpu): boolean {
-  return (vcpu.cpu.get(CPU.rflags) & FLAG.TF) !== 0;
 }

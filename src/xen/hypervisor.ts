@@ -13,7 +13,6 @@ import { CPU, CS, Exit, PF, RAX, SS, VECTOR } from '../x86/state.ts';
 import { deliverPending, enterSyscall } from './callback.ts';
 import { ConsoleLog } from './console-io.ts';
 import { apicIdOf, cpuid } from './cpuid.ts';
-import { isStepping, singleStep } from './debugreg.ts';
 import { Domain } from './domain.ts';
 import { Control, type Notification } from './domctl.ts';
 import { EventChannels } from './event-channel.ts';
@@ -38,7 +37,7 @@ import { ERRNO } from './public/errno.ts';
 import { RUNSTATE } from './public/vcpu.ts';
 import { DOMID, LEGACY_MAX_VCPUS, SHARED_INFO, VCPU_INFO } from './public/xen.ts';
 import { RoundRobin, type Scheduler } from './scheduler.ts';
-import { descriptorsValid, lookUpDescriptor } from './segments.ts';
+import { lookUpDescriptor } from './segments.ts';
 import { publishWallclock } from './time.ts';
 import { type Timer, TimerQueue } from './timers.ts';
 import { injectException, softwareInterrupt } from './traps.ts';
@@ -138,13 +137,7 @@ export class Hypervisor {
     if (maxPages > frames.total)
       throw new HypercallError(ERRNO.ENOMEM, 'the machine has less memory than that');
     const domain = new Domain(this, this.freeDomid(), uuid ?? this.randomUuid(), (self) => ({
-      memory: new DomainMemory(
-        self,
-        frames,
-        () => this.processor,
-        maxPages,
-        (linear) => descriptorsValid(this.memory, linear),
-      ),
+      memory: new DomainMemory(self, frames, () => this.processor, maxPages),
       events: new EventChannels(self),
       grants: new GrantTable(self),
       log: new ConsoleLog(self),
@@ -270,7 +263,7 @@ export class Hypervisor {
       try {
         deliverPending(vcpu);
         if (!vcpu.runnable) break;
-        this.answer(vcpu, isStepping(vcpu) ? this.step(vcpu) : processor.run(cpu, Math.ceil(left)));
+        this.answer(vcpu, processor.run(cpu, Math.ceil(left)));
       } catch (error) {
         vcpu.domain.crash(`internal error: ${error instanceof Error ? error.message : String(error)}`, vcpu);
       }
@@ -282,13 +275,6 @@ export class Hypervisor {
     const elapsed = after - now;
     if (elapsed > CLOCK_INTERVAL / 8) this.rate += ((executed - before) / elapsed - this.rate) / 4;
     return after;
-  }
-
-  /** One instruction with TF set, and the exception behind it. */
-  private step(vcpu: Vcpu): Exit {
-    const exit = this.processor.step(vcpu.cpu);
-    if (exit === Exit.Budget) singleStep(vcpu);
-    return exit;
   }
 
   // --- Exits ---

@@ -76,7 +76,7 @@ export class Vcpu {
   readonly pollTimer: Timer;
   /** Periodic timer, ns; 0: off. It ticks only while the vCPU runs. */
   period = DEFAULT_PERIOD;
-  nextPeriod = 0;
+  nextPeriod: number;
 
   constructor(domain: Domain, id: number, cpu: Cpu) {
     this.domain = domain;
@@ -85,6 +85,7 @@ export class Vcpu {
     this.memory = domain.hypervisor.memory;
     this.guest = new GuestAccess(this);
     this.runstate = new RunstateClock(domain.hypervisor.now());
+    this.nextPeriod = this.runstate.since + this.period;
     this.timer = new Timer(() => this.domain.events.sendVirq(this, VIRQ.TIMER));
     this.pollTimer = new Timer(() => this.kick());
   }
