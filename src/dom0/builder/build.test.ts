@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { Frames } from '../../machine/frames.ts';
 import { Memory, PAGE_SIZE } from '../../machine/memory.ts';
+import type { StartState } from '../../xen/guest-context.ts';
 import { ELFNOTE } from '../../xen/public/elfnote.ts';
 import { SIF, START_INFO } from '../../xen/public/xen.ts';
-import { type BuilderControl, buildDomain, planDomain, type StartContext } from './build.ts';
+import { type BuilderControl, buildDomain, planDomain } from './build.ts';
 import { BuildError } from './error.ts';
 import { readKernel } from './image.ts';
 import { TEST_BASE, testKernel } from './test-kernels.ts';
@@ -17,7 +18,7 @@ class FakeControl implements BuilderControl {
   readonly frames = new Frames(this.memory);
   readonly table = this.frames.allocContiguous(16) * PAGE_SIZE;
   readonly m2p = new Map<number, number>();
-  context: StartContext | null = null;
+  context: StartState | null = null;
   hypercallPage: number | null = null;
   private ports = 0;
 
@@ -44,7 +45,7 @@ class FakeControl implements BuilderControl {
   async evtchnAllocUnbound() {
     return ++this.ports;
   }
-  async setVcpuContext(_domid: number, _vcpu: number, context: StartContext) {
+  async setVcpuContext(_domid: number, _vcpu: number, context: StartState) {
     this.context = context;
   }
   /** Walks the page tables: the entry of the last level as [mfn, flags], or null. */

@@ -5,8 +5,7 @@
  */
 import { type Memory, PAGE_SIZE } from '../../machine/memory.ts';
 import { high32, type VirtualAddress } from '../../x86/cpu.ts';
-import { FLAG } from '../../x86/state.ts';
-import { FLAT_KERNEL_CS, FLAT_KERNEL_SS } from '../../xen/public/arch-x86.ts';
+import type { StartState } from '../../xen/guest-context.ts';
 import { PTE, PTE_SIZE, PTES } from '../../xen/public/mmu.ts';
 import { SIF, START_INFO } from '../../xen/public/xen.ts';
 import { BuildError } from './error.ts';
@@ -21,21 +20,7 @@ export interface BuilderControl {
   setM2pRange(domid: number, firstMfn: number, firstPfn: number, count: number): Promise<unknown>;
   setHypercallPage(domid: number, mfn: number): Promise<unknown>;
   evtchnAllocUnbound(domid: number): Promise<number>;
-  setVcpuContext(domid: number, vcpu: number, context: StartContext): Promise<unknown>;
-}
-
-/** How the first virtual CPU starts. */
-export interface StartContext {
-  rip: VirtualAddress;
-  rsp: VirtualAddress;
-  rsi: VirtualAddress;
-  rflags: number;
-  cs: number;
-  ss: number;
-  kernelSs: number;
-  kernelSp: VirtualAddress;
-  /** Frame number (mfn) of the root page table. */
-  root: number;
+  setVcpuContext(domid: number, vcpu: number, start: StartState): Promise<unknown>;
 }
 
 export interface BuildRequest {
@@ -128,16 +113,10 @@ export async function buildDomain(
     const pfn = (description.hypercallPage - description.virtBase) / PAGE_SIZE;
     await control.setHypercallPage(domid, mfns[pfn]!);
   }
-  const stackTop = layout.stack.va! + PAGE_SIZE;
   await control.setVcpuContext(domid, 0, {
     rip: description.entry,
-    rsp: stackTop,
+    rsp: layout.stack.va! + PAGE_SIZE,
     rsi: layout.startInfo.va!,
-    rflags: FLAG.IF | FLAG.ONE,
-    cs: FLAT_KERNEL_CS,
-    ss: FLAT_KERNEL_SS,
-    kernelSs: FLAT_KERNEL_SS,
-    kernelSp: stackTop,
     root: mfns[layout.pageTables.pfn]!,
   });
   return { layout, console, xenstore, startInfoMfn: mfns[layout.startInfo.pfn]! };
