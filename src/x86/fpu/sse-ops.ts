@@ -4,6 +4,8 @@
  * Where an instruction exists for ss, sd, ps and pd, the four have consecutive numbers from a multiple of four, in
  * that order: bit 0 tells double, bit 1 packed.
  */
+import { EQUAL, LESS, UNORDERED } from './real.ts';
+
 export const SSE_FLOAT = {
   addss: 0,
   addsd: 1,
@@ -96,3 +98,25 @@ export const SSE_FLOAT = {
 } as const;
 
 export type SseFloatName = keyof typeof SSE_FLOAT;
+
+/** ZF, PF and CF of a comparison: less, equal, greater, unordered. */
+export const COMPARED = [0x01, 0x40, 0x00, 0x45] as const;
+
+/** Whether a predicate of CMPPS holds for what SoftFloat.compare returned. */
+export function holds(relation: number, predicate: number): boolean {
+  let result: boolean;
+  switch (predicate & 3) {
+    case 0:
+      result = relation === EQUAL;
+      break;
+    case 1:
+      result = relation === LESS;
+      break;
+    case 2:
+      result = relation === LESS || relation === EQUAL;
+      break;
+    default:
+      result = relation === UNORDERED;
+  }
+  return (predicate & 4) !== 0 ? !result : result;
+}

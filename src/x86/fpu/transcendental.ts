@@ -9,7 +9,10 @@
  * Intel (SDM volume 1, 8.3.10) promises errors below one unit in the last place, not correct rounding, and reduces
  * arguments of sine, cosine and tangent with a pi of 66 bits; that pi is part of the instruction's meaning.
  */
-import { bitLength, EXTENDED, PE, type Real, type SoftFloat, UE } from './softfloat.ts';
+
+import type { Real } from './real.ts';
+import { bitLength, EXTENDED } from './real.ts';
+import { PE, type SoftFloat, UE } from './softfloat.ts';
 
 const FRACTION = 144;
 const SHIFT = BigInt(FRACTION);

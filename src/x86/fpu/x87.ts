@@ -11,38 +11,26 @@
  * FDP_EXCPTN_ONLY); so does this one. The instruction pointer is updated by every instruction that is no control
  * instruction.
  */
+
 import type { Memory } from '../../machine/memory.ts';
 import { high32 } from '../cpu.ts';
 import { CPU, VECTOR } from '../state.ts';
 import {
-  DE,
-  DOUBLE,
   EQUAL,
   EXTENDED,
   FINITE,
-  type Format,
-  IE,
-  INDEFINITE,
   INFINITE,
   LESS,
-  NEAREST,
-  OE,
-  PE,
   QNAN,
-  Real,
-  SINGLE,
-  SoftFloat,
-  TOWARD_ZERO,
-  UE,
+  type Real,
   UNORDERED,
   UNSUPPORTED,
-  UP,
   X87_FORMATS,
-  ZE,
   ZERO,
-} from './softfloat.ts';
-import { Transcendental } from './transcendental.ts';
+} from './real.ts';
+import { DE, IE, TOWARD_ZERO, ZE } from './softfloat.ts';
 import { isControl, isNonWaiting, x87Defined } from './x87-decode.ts';
+import { X87Functions } from './x87-functions.ts';
 import {
   controlWord,
   emms,
@@ -57,59 +45,19 @@ import {
   storeEnvironment,
   summarised,
 } from './x87-image.ts';
+import { C0, C2, C3, COMPARED, CONDITIONS, INTEGER_BIT } from './x87-stack.ts';
+import { Transfers } from './x87-transfer.ts';
 
 export { isControl, x87Defined, x87Operand } from './x87-decode.ts';
 
-/** Stack fault, and the condition codes. */
-const SF = 0x40;
 const ES = 0x80;
-const C0 = 0x100;
-const C1 = 0x200;
-const C2 = 0x400;
-const C3 = 0x4000;
-const CONDITIONS = C0 | C2 | C3;
 
-/** C3, C2, C0 of a comparison: less, equal, greater, unordered. */
-const COMPARED = [C0, C3, 0, CONDITIONS] as const;
-
-const INDEFINITE_HEAD = 0xffff;
-const INTEGER_BIT = 1n << 63n;
-
-/**
- * The constants by opcode D9 E8..ED (L2T, L2E, PI, LG2, LN2 from E9): truncated significand, exponent field, and
- * whether rounding to nearest goes up.
- */
-const CONSTANTS: readonly (readonly [bigint, number, boolean])[] = [
-  [0x8000000000000000n, 0x3fff, false],
-  [0xd49a784bcd1b8afen, 0x4000, false],
-  [0xb8aa3b295c17f0bbn, 0x3fff, true],
-  [0xc90fdaa22168c234n, 0x4000, true],
-  [0x9a209a84fbcff798n, 0x3ffd, true],
-  [0xb17217f7d1cf79abn, 0x3ffe, true],
-];
-
-const DECIMAL_LIMIT = 10n ** 18n;
-
-export class X87 {
-  private readonly memory: Memory;
-  private readonly float = new SoftFloat();
-  private readonly transcendental: Transcendental;
-  private readonly a = new Real();
-  private readonly b = new Real();
-  private readonly r = new Real();
-  private readonly r2 = new Real();
-  private cpu = 0;
-  private control = 0;
-  private status = 0;
-  /** Bit a physical register: not empty. */
-  private tags = 0;
-  /** The format that precision control asks for. */
-  private format: Format = EXTENDED;
+export class X87 extends Transfers {
+  private readonly functions: X87Functions;
 
   constructor(memory: Memory) {
-    this.memory = memory;
-    this.float.x87 = true;
-    this.transcendental = new Transcendental(this.float);
+    super(memory);
+    this.functions = new X87Functions(this.float);
   }
 
   /** FWAIT, and what every MMX instruction (EMMS too) asks first: VECTOR.MF if an exception is pending, else 0. */
@@ -212,107 +160,6 @@ export class X87 {
 
   // The register stack.
 
-  /** The physical register that is ST(i). */
-  private physical(i: number): number {
-    return ((this.status >> 11) + i) & 7;
-  }
-
-  private empty(i: number): boolean {
-    return ((this.tags >> this.physical(i)) & 1) === 0;
-  }
-
-  private addressOf(i: number): number {
-    return this.cpu + CPU.st + 16 * this.physical(i);
-  }
-
-  private significand(i: number): bigint {
-    return this.memory.u64[this.addressOf(i) / 8]!;
-  }
-
-  /** Sign and exponent. */
-  private head(i: number): number {
-    return this.memory.u16[(this.addressOf(i) + 8) >>> 1]!;
-  }
-
-  private load(i: number, into: Real): Real {
-    return into.fromExtended(this.significand(i), this.head(i));
-  }
-
-  private put(i: number, significand: bigint, head: number): void {
-    const at = this.addressOf(i);
-    this.memory.u64[at / 8] = significand;
-    this.memory.u16[(at + 8) >>> 1] = head;
-    this.tags |= 1 << this.physical(i);
-  }
-
-  private putReal(i: number, real: Real): void {
-    this.put(i, real.toExtended(), real.toExtendedHead());
-  }
-
-  private putIndefinite(i: number): void {
-    this.put(i, INDEFINITE, INDEFINITE_HEAD);
-  }
-
-  private moveTop(by: number): void {
-    this.status = (this.status & ~0x3800) | ((this.status + (by << 11)) & 0x3800);
-  }
-
-  private pop(): void {
-    this.tags &= ~(1 << this.physical(0));
-    this.moveTop(1);
-  }
-
-  /** Whether stack faults get their masked response. */
-  private get invalidMasked(): boolean {
-    return (this.control & IE) !== 0;
-  }
-
-  /** #IS. @returns whether it is masked */
-  private stackFault(overflow: boolean): boolean {
-    this.float.flags |= IE;
-    this.status |= SF;
-    this.c1(overflow);
-    return this.invalidMasked;
-  }
-
-  private c1(set: boolean): void {
-    this.status = set ? this.status | C1 : this.status & ~C1;
-  }
-
-  private conditions(value: number): void {
-    this.status = (this.status & ~CONDITIONS) | value;
-  }
-
-  /** Makes room for a push; false: overflow was found and dealt with. */
-  private pushable(): boolean {
-    if (this.empty(7)) {
-      this.c1(false);
-      return true;
-    }
-    if (this.stackFault(true)) {
-      this.moveTop(-1);
-      this.putIndefinite(0);
-    }
-    return false;
-  }
-
-  private push(significand: bigint, head: number): void {
-    this.moveTop(-1);
-    this.put(0, significand, head);
-  }
-
-  private pushReal(real: Real): void {
-    this.moveTop(-1);
-    this.putReal(0, real);
-  }
-
-  /** Underflow if ST(0) is empty: the masked response is the indefinite NaN there. */
-  private top(): boolean {
-    if (!this.empty(0)) return true;
-    if (this.stackFault(false)) this.putIndefinite(0);
-    return false;
-  }
-
   // Instructions with a memory operand.
 
   private memoryForm(opcode: number, reg: number, operand: number): void {
@@ -350,13 +197,6 @@ export class X87 {
     }
   }
 
-  private short(operand: number, double: boolean, into: Real): Real {
-    const low = this.memory.read32(operand);
-    return double
-      ? into.fromDouble(this.memory.read32(operand + 4), low, false)
-      : into.fromSingle(low, false);
-  }
-
   private memoryArithmetic(opcode: number, reg: number, operand: number): void {
     const { memory, b } = this;
     this.c1(false);
@@ -376,126 +216,6 @@ export class X87 {
       this.load(0, this.a);
       this.compared(this.float.compare(this.a, b, true), reg === 3 ? 1 : 0);
     } else this.arithmetic(reg, 0, b, false);
-  }
-
-  /** A load of 32 or 64 bits: a signalling NaN is invalid, a denormal is reported but loaded even so. */
-  private loadShort(operand: number, double: boolean): void {
-    const { float, a, r } = this;
-    if (!this.pushable()) return;
-    this.short(operand, double, a);
-    if (a.kind >= QNAN) {
-      if (float.nanOf(a, r)) this.pushReal(r);
-      return;
-    }
-    if (a.denormal) float.flags |= DE;
-    this.pushReal(a);
-  }
-
-  private loadInteger(value: bigint): void {
-    if (this.pushable()) this.pushReal(this.a.fromInteger(value));
-  }
-
-  /** Packed decimal: 18 digits and a sign. Digits beyond nine are not defined; they count as their value. */
-  private loadDecimal(operand: number): void {
-    const { memory, a } = this;
-    if (!this.pushable()) return;
-    let value = 0n;
-    for (let i = 8; i >= 0; i--) {
-      const byte = memory.u8[operand + i]!;
-      value = value * 100n + BigInt((byte >> 4) * 10 + (byte & 15));
-    }
-    a.fromInteger(value);
-    a.sign = memory.u8[operand + 9]! >> 7;
-    this.pushReal(a);
-  }
-
-  private storeShort(operand: number, double: boolean, pop: boolean): void {
-    const { float, memory, a, r } = this;
-    this.c1(false);
-    if (this.empty(0)) {
-      if (!this.stackFault(false)) return;
-      r.set(QNAN, 1, 0, INDEFINITE);
-    } else {
-      this.load(0, a);
-      if (a.kind >= QNAN) {
-        if (!float.nanOf(a, r)) return;
-      } else {
-        a.denormal = false;
-        float.convert(a, r, double ? DOUBLE : SINGLE);
-        const forbidden = float.flags & ~float.masks & (OE | UE);
-        if (forbidden !== 0) {
-          float.flags &= ~PE;
-          return;
-        }
-        this.c1(float.roundedUp);
-      }
-    }
-    if (double) memory.write64(operand, r.toDouble());
-    else memory.write32(operand, r.toSingle());
-    if (pop) this.pop();
-  }
-
-  private storeExtended(operand: number): void {
-    this.c1(false);
-    if (this.empty(0)) {
-      if (!this.stackFault(false)) return;
-      this.memory.write64(operand, INDEFINITE);
-      this.memory.write16(operand + 8, INDEFINITE_HEAD);
-    } else {
-      this.memory.write64(operand, this.significand(0));
-      this.memory.write16(operand + 8, this.head(0));
-    }
-    this.pop();
-  }
-
-  private storeInteger(operand: number, size: number, rounding: number, pop: boolean): void {
-    const { float, memory, a } = this;
-    this.c1(false);
-    let value: bigint;
-    if (this.empty(0)) {
-      this.stackFault(false);
-      value = -(1n << BigInt(size - 1));
-    } else {
-      value = float.toInteger(this.load(0, a), size, rounding);
-      this.c1(float.roundedUp);
-    }
-    if ((float.flags & ~float.masks & IE) !== 0) return;
-    if (size === 64) memory.write64(operand, BigInt.asUintN(64, value));
-    else if (size === 32) memory.write32(operand, Number(value & 0xffffffffn));
-    else memory.write16(operand, Number(value & 0xffffn));
-    if (pop) this.pop();
-  }
-
-  private storeDecimal(operand: number): void {
-    const { float, memory, a } = this;
-    this.c1(false);
-    let value = DECIMAL_LIMIT;
-    if (this.empty(0)) this.stackFault(false);
-    else {
-      this.load(0, a);
-      if (a.kind === ZERO) value = 0n;
-      else if (a.kind === FINITE && a.exponent < 63) {
-        const before = float.flags;
-        value = float.toInteger(a, 64, float.rounding);
-        if (value < 0n) value = -value;
-        if (value >= DECIMAL_LIMIT) float.flags = before;
-        else this.c1(float.roundedUp);
-      }
-      if (value >= DECIMAL_LIMIT) float.flags |= IE;
-    }
-    if ((float.flags & ~float.masks & IE) !== 0) return;
-    if (value >= DECIMAL_LIMIT) {
-      memory.write64(operand, 0xc000000000000000n);
-      memory.write16(operand + 8, 0xffff);
-    } else {
-      for (let i = 0; i < 9; i++) {
-        const pair = Number(value % 100n);
-        memory.u8[operand + i] = (Math.floor(pair / 10) << 4) | (pair % 10);
-        value /= 100n;
-      }
-      memory.u8[operand + 9] = a.sign << 7;
-    }
-    this.pop();
   }
 
   // Arithmetic and comparison.
@@ -635,44 +355,6 @@ export class X87 {
     this.tags &= ~(1 << this.physical(i));
   }
 
-  private loadRegister(i: number): void {
-    if (this.empty(i)) {
-      if (this.stackFault(false)) {
-        this.moveTop(-1);
-        this.putIndefinite(0);
-      }
-      return;
-    }
-    const significand = this.significand(i);
-    const head = this.head(i);
-    if (this.pushable()) this.push(significand, head);
-  }
-
-  private exchange(i: number): void {
-    this.c1(false);
-    if (this.empty(0) || this.empty(i)) {
-      if (!this.stackFault(false)) return;
-      if (this.empty(0)) this.putIndefinite(0);
-      if (this.empty(i)) this.putIndefinite(i);
-    }
-    const significand = this.significand(0);
-    const head = this.head(0);
-    this.put(0, this.significand(i), this.head(i));
-    this.put(i, significand, head);
-  }
-
-  /** @param strict an empty ST(0) is an underflow (FSTPNCE, D9 D8+i, then only pops) */
-  private storeRegister(i: number, pop: boolean, strict: boolean): void {
-    this.c1(false);
-    if (this.empty(0)) {
-      if (strict) {
-        if (!this.stackFault(false)) return;
-        this.putIndefinite(i);
-      }
-    } else this.put(i, this.significand(0), this.head(0));
-    if (pop) this.pop();
-  }
-
   private conditionalMove(condition: number, i: number): void {
     if (this.empty(0) || this.empty(i)) {
       if (this.stackFault(false)) this.putIndefinite(0);
@@ -729,16 +411,16 @@ export class X87 {
         this.loadConstant(modrm);
         return;
       case 0xf0:
-        this.unary((a, r) => this.exponentialMinusOne(a, r));
+        this.unary((a, r) => this.functions.exponentialMinusOne(a, r));
         return;
       case 0xf1:
-        this.binary(true, (a, b, r) => this.logarithm(a, b, r));
+        this.binary(true, (a, b, r) => this.functions.logarithm(a, b, r));
         return;
       case 0xf2:
         this.partialTangent();
         return;
       case 0xf3:
-        this.binary(true, (a, b, r) => this.arcTangent(a, b, r));
+        this.binary(true, (a, b, r) => this.functions.arcTangent(a, b, r));
         return;
       case 0xf4:
         this.extract();
@@ -753,7 +435,7 @@ export class X87 {
         this.moveTop(modrm === 0xf6 ? -1 : 1);
         return;
       case 0xf9:
-        this.binary(true, (a, b, r) => this.logarithmOfOnePlus(a, b, r));
+        this.binary(true, (a, b, r) => this.functions.logarithmOfOnePlus(a, b, r));
         return;
       case 0xfa:
         this.unary((a, r) => this.float.sqrt(a, r, this.format));
@@ -762,10 +444,10 @@ export class X87 {
         this.sineAndCosine();
         return;
       case 0xfc:
-        this.unary((a, r) => this.roundToInteger(a, r));
+        this.unary((a, r) => this.functions.roundToInteger(a, r));
         return;
       case 0xfd:
-        this.binary(false, (a, b, r) => this.scale(a, b, r));
+        this.binary(false, (a, b, r) => this.functions.scale(a, b, r));
         return;
       default:
         this.sineOrCosine(modrm === 0xff);
@@ -796,18 +478,6 @@ export class X87 {
     this.conditions(code);
   }
 
-  private loadConstant(modrm: number): void {
-    if (!this.pushable()) return;
-    if (modrm === 0xee) {
-      this.push(0n, 0);
-      return;
-    }
-    const [significand, head, nearestUp] = CONSTANTS[modrm - 0xe8]!;
-    const { rounding } = this.float;
-    const up = modrm !== 0xe8 && (rounding === UP || (rounding === NEAREST && nearestUp));
-    this.push(up ? significand + 1n : significand, head);
-  }
-
   /** ST(0) = f(ST(0)). */
   private unary(f: (a: Real, result: Real) => boolean): void {
     this.c1(false);
@@ -832,12 +502,6 @@ export class X87 {
     if (pop) this.pop();
   }
 
-  private roundToInteger(a: Real, r: Real): boolean {
-    if (a.denormal) this.float.flags |= DE;
-    if ((this.float.flags & ~this.float.masks & DE) !== 0) return false;
-    return this.float.integral(a, r, this.float.rounding);
-  }
-
   private remainder(nearest: boolean): void {
     const { float, a, b, r } = this;
     this.c1(false);
@@ -852,37 +516,6 @@ export class X87 {
     const { quotient } = float;
     this.c1((quotient & 1) !== 0);
     this.conditions((quotient & 4 ? C0 : 0) | (quotient & 2 ? C3 : 0) | (float.incomplete ? C2 : 0));
-  }
-
-  /** Reports denormal operands; false: that is not masked. */
-  private denormal(a: Real, b: Real): boolean {
-    if (a.denormal || b.denormal) this.float.flags |= DE;
-    return (this.float.flags & ~this.float.masks & DE) === 0;
-  }
-
-  /** FSCALE: ST(0) * 2^trunc(ST(1)). */
-  private scale(a: Real, b: Real, r: Real): boolean {
-    const { float } = this;
-    if (a.kind >= QNAN || b.kind >= QNAN) return float.nan(a, b, r);
-    if (b.kind === INFINITE) {
-      if (b.sign === 0 ? a.kind === ZERO : a.kind === INFINITE) return float.invalid(r);
-      if (!this.denormal(a, b)) return false;
-      if (b.sign === 0) r.set(INFINITE, a.sign, 0, INTEGER_BIT);
-      else r.set(ZERO, a.sign, 0, 0n);
-      return true;
-    }
-    if (!this.denormal(a, b)) return false;
-    if (a.kind !== FINITE || b.kind === ZERO) {
-      r.copy(a);
-      return true;
-    }
-    let by = 0;
-    if (b.kind === FINITE && b.exponent >= 0) {
-      by = b.exponent > 16 ? 0x1ffff : Number(b.significand >> BigInt(63 - b.exponent));
-      if (b.sign !== 0) by = -by;
-    }
-    float.scale(a, by, r, EXTENDED);
-    return true;
   }
 
   /** FXTRACT: the exponent to ST(0), then the significand pushed. */
@@ -911,7 +544,7 @@ export class X87 {
       r.set(INFINITE, 1, 0, INTEGER_BIT);
       r2.copy(a);
     } else {
-      if (!this.denormal(a, a)) return;
+      if (!this.functions.denormal(a, a)) return;
       r.fromInteger(BigInt(a.exponent));
       r2.set(FINITE, a.sign, 0, a.significand);
     }
@@ -921,26 +554,12 @@ export class X87 {
 
   // Transcendental instructions: their special cases (SDM volume 2, the tables of each instruction).
 
-  /** FSIN, FCOS, FPTAN, FSINCOS share: whether the operand is one to compute with; else `r` has the result. */
-  private angle(a: Real, r: Real): 'compute' | 'done' | 'stop' {
-    const { float } = this;
-    if (a.kind >= QNAN) return float.nanOf(a, r) ? 'done' : 'stop';
-    if (a.kind === INFINITE) return float.invalid(r) ? 'done' : 'stop';
-    if (a.kind === FINITE && a.exponent >= 63) {
-      this.status |= C2;
-      return 'stop';
-    }
-    return this.denormal(a, a) ? 'compute' : 'stop';
-  }
-
-  private sine(a: Real, r: Real): void {
-    if (a.kind === ZERO) r.copy(a);
-    else this.transcendental.sin(a, r);
-  }
-
-  private cosine(a: Real, r: Real): void {
-    if (a.kind === ZERO) r.set(FINITE, 0, 0, INTEGER_BIT);
-    else this.transcendental.cos(a, r);
+  /** What {@link X87Functions.angle} says of ST(0). C2 tells that it is too far out: nothing is done then. */
+  private angle(): 'compute' | 'done' | 'stop' {
+    const how = this.functions.angle(this.load(0, this.a), this.r);
+    if (how !== 'far') return how;
+    this.status |= C2;
+    return 'stop';
   }
 
   private sineOrCosine(cosine: boolean): void {
@@ -948,11 +567,11 @@ export class X87 {
     this.c1(false);
     this.status &= ~C2;
     if (!this.top()) return;
-    const how = this.angle(this.load(0, a), r);
+    const how = this.angle();
     if (how === 'stop') return;
     if (how === 'compute') {
-      if (cosine) this.cosine(a, r);
-      else this.sine(a, r);
+      if (cosine) this.functions.cosine(a, r);
+      else this.functions.sine(a, r);
     }
     this.c1(this.float.roundedUp);
     this.putReal(0, r);
@@ -975,11 +594,11 @@ export class X87 {
   private sineAndCosine(): void {
     const { a, r, r2 } = this;
     if (!this.roomForSecond()) return;
-    const how = this.angle(this.load(0, a), r);
+    const how = this.angle();
     if (how === 'stop') return;
     if (how === 'compute') {
-      this.sine(a, r);
-      this.cosine(a, r2);
+      this.functions.sine(a, r);
+      this.functions.cosine(a, r2);
     } else r2.copy(r);
     this.c1(this.float.roundedUp);
     this.putReal(0, r);
@@ -989,11 +608,10 @@ export class X87 {
   private partialTangent(): void {
     const { a, r } = this;
     if (!this.roomForSecond()) return;
-    const how = this.angle(this.load(0, a), r);
+    const how = this.angle();
     if (how === 'stop') return;
     if (how === 'compute') {
-      if (a.kind === ZERO) r.copy(a);
-      else this.transcendental.tan(a, r);
+      this.functions.tangent(a, r);
       this.c1(this.float.roundedUp);
       this.putReal(0, r);
       this.push(INTEGER_BIT, 0x3fff);
@@ -1001,120 +619,5 @@ export class X87 {
       this.putReal(0, r);
       this.pushReal(r);
     }
-  }
-
-  private exponentialMinusOne(a: Real, r: Real): boolean {
-    const { float } = this;
-    if (a.kind >= QNAN) return float.nanOf(a, r);
-    if (a.kind === INFINITE) {
-      if (a.sign === 0) r.copy(a);
-      else r.set(FINITE, 1, 0, INTEGER_BIT);
-      return true;
-    }
-    if (!this.denormal(a, a)) return false;
-    if (a.kind === ZERO) {
-      r.copy(a);
-      return true;
-    }
-    if (a.exponent >= 0) {
-      // Not defined beyond one: the operand stays as it is.
-      if (a.exponent > 0 || a.significand !== INTEGER_BIT) r.copy(a);
-      else if (a.sign === 0) r.set(FINITE, 0, 0, INTEGER_BIT);
-      else r.set(FINITE, 1, -1, INTEGER_BIT);
-      return true;
-    }
-    this.transcendental.exponentialMinusOne(a, r);
-    return true;
-  }
-
-  /** FYL2X: y * log2(x), x in ST(0), y in ST(1). */
-  private logarithm(x: Real, y: Real, r: Real): boolean {
-    const { float } = this;
-    if (x.kind >= QNAN || y.kind >= QNAN) return float.nan(x, y, r);
-    if (x.kind !== ZERO && x.sign !== 0) return float.invalid(r);
-    if (x.kind === ZERO) {
-      if (y.kind === ZERO) return float.invalid(r);
-      if (y.kind === FINITE) {
-        float.flags |= ZE;
-        if ((float.masks & ZE) === 0) return false;
-      }
-      r.set(INFINITE, y.sign ^ 1, 0, INTEGER_BIT);
-      return true;
-    }
-    const one = x.kind === FINITE && x.exponent === 0 && x.significand === INTEGER_BIT;
-    const sign = y.sign ^ (x.kind === FINITE && x.exponent < 0 ? 1 : 0);
-    if (y.kind === INFINITE) {
-      if (one) return float.invalid(r);
-      if (!this.denormal(x, y)) return false;
-      r.set(INFINITE, sign, 0, INTEGER_BIT);
-      return true;
-    }
-    if (x.kind === INFINITE) {
-      if (y.kind === ZERO) return float.invalid(r);
-      if (!this.denormal(x, y)) return false;
-      r.set(INFINITE, sign, 0, INTEGER_BIT);
-      return true;
-    }
-    if (!this.denormal(x, y)) return false;
-    if (y.kind === ZERO || one) {
-      r.set(ZERO, sign, 0, 0n);
-      return true;
-    }
-    if (x.significand === INTEGER_BIT) {
-      // A power of two has an integral logarithm: the product may be exact, but the processor does not notice.
-      this.r2.fromInteger(BigInt(x.exponent));
-      float.multiply(this.r2, y, r, EXTENDED);
-      const tiny = r.kind === ZERO || (r.kind === FINITE && r.exponent < -16382);
-      float.flags |= tiny ? PE | UE : PE;
-      return true;
-    }
-    this.transcendental.logarithm(x, y, r);
-    return true;
-  }
-
-  /** FYL2XP1: y * log2(1 + x). */
-  private logarithmOfOnePlus(x: Real, y: Real, r: Real): boolean {
-    const { float } = this;
-    if (x.kind >= QNAN || y.kind >= QNAN) return float.nan(x, y, r);
-    const sign = x.sign ^ y.sign;
-    if (x.kind === INFINITE) {
-      if (x.sign !== 0 || y.kind === ZERO) return float.invalid(r);
-      if (!this.denormal(x, y)) return false;
-      r.set(INFINITE, sign, 0, INTEGER_BIT);
-      return true;
-    }
-    if (y.kind === INFINITE) {
-      if (x.kind === ZERO) return float.invalid(r);
-      if (!this.denormal(x, y)) return false;
-      r.set(INFINITE, sign, 0, INTEGER_BIT);
-      return true;
-    }
-    if (!this.denormal(x, y)) return false;
-    if (x.kind === ZERO || y.kind === ZERO) {
-      r.set(ZERO, sign, 0, 0n);
-      return true;
-    }
-    if (x.sign !== 0 && x.exponent >= 0) {
-      r.copy(x);
-      return true;
-    }
-    this.transcendental.logarithmOfOnePlus(x, y, r);
-    return true;
-  }
-
-  /** FPATAN: the angle of (ST(0), ST(1)). */
-  private arcTangent(x: Real, y: Real, r: Real): boolean {
-    const { float } = this;
-    if (x.kind >= QNAN || y.kind >= QNAN) return float.nan(x, y, r);
-    if (!this.denormal(x, y)) return false;
-    if (y.kind === INFINITE) {
-      const quarters = x.kind === INFINITE ? (x.sign === 0 ? 1 : 3) : 2;
-      this.transcendental.quarters(quarters, y.sign, r);
-    } else if (y.kind === ZERO || x.kind === INFINITE) {
-      if (x.sign === 0) r.set(ZERO, y.sign, 0, 0n);
-      else this.transcendental.quarters(4, y.sign, r);
-    } else if (x.kind === ZERO) this.transcendental.quarters(2, y.sign, r);
-    else this.transcendental.arcTangent(y, x, r);
-    return true;
   }
 }
