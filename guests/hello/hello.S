@@ -158,7 +158,7 @@ _start:
 	jne	1f
 	cmp	%r12, shared + sh_cr2(%rip)
 	jne	1f
-	cmpl	$4, trap_error(%rip)		# a read, in user mode, of what is not present
+	cmpl	$0, trap_error(%rip)		# a read, in kernel mode, of what is not present
 1:	CHECK	"page fault"
 
 	mov	$1, %edi			# EVTCHNOP_bind_virq of VIRQ_TIMER
