@@ -104,6 +104,18 @@ const stepArb = fc.oneof(
       pfn: fc.integer({ min: 0, max: 13 }),
       level: fc.integer({ min: 1, max: 4 }),
       entries: fc.array(fc.record({ index: indexArb, pick: fc.nat(20), flags: flagsArb }), { maxLength: 4 }),
+      flush: fc.boolean(),
+    }),
+  },
+  {
+    // A table of one level names another of it.
+    weight: 4,
+    arbitrary: fc.record({
+      do: fc.constant('linear' as const),
+      from: fc.nat(20),
+      to: fc.nat(20),
+      index: indexArb,
+      flags: fc.constantFrom(PAGE_RO, PAGE_RO, PAGE_RO, 0, PAGE_RW),
     }),
   },
   { weight: 3, arbitrary: fc.record({ do: fc.constant('unpin' as const), pick: fc.nat(20) }) },
@@ -278,7 +290,23 @@ class Run {
           0,
         );
       case 'table':
-        return this.makeTable(step.pfn, step.level, step.entries);
+        return this.makeTable(step.pfn, step.level, step.entries, step.flush);
+      case 'linear': {
+        const { table } = memory;
+        const tables = this.pages.filter(
+          (mfn) => table.typeCounts[mfn] !== 0 && table.type(mfn) <= FrameType.l4,
+        );
+        const from = tables[step.from % tables.length];
+        if (from === undefined) return -1;
+        const peers = tables.filter((mfn) => table.type(mfn) === table.type(from));
+        const at = this.arguments([
+          ((from << 12) | (step.index * 8)) >>> 0,
+          0,
+          entryLow(peers[step.to % peers.length]!, step.flags),
+          0,
+        ]);
+        return hypercall(vcpu, mmuUpdate, at, 1, 0, DOMID.SELF);
+      }
       case 'unpin': {
         const { table } = memory;
         const pinned = this.pages.filter((mfn) => table.states[mfn]! & PINNED);
@@ -348,13 +376,14 @@ class Run {
     pfn: number,
     level: number,
     entries: readonly { index: number; pick: number; flags: number }[],
+    flush: boolean,
   ): number {
     const { vcpu, processor, memory: machineMemory } = this.machine;
     const { table } = this.memory;
     const va = DIRECT_MAP + pfn * 4096;
     const mfn = this.pages[pfn]!;
     const set = (flags: number) =>
-      hypercall(vcpu, updateVaMapping, va, [entryLow(mfn, flags), 0], UVMF.INVLPG);
+      hypercall(vcpu, updateVaMapping, va, [entryLow(mfn, flags), 0], flush ? UVMF.INVLPG : UVMF.NONE);
     if (set(PAGE_RW) !== 0) return -1;
     const linear = processor.translate(vcpu.cpu, va, Access.Write);
     machineMemory.u8.fill(0, linear, linear + 4096);
@@ -469,6 +498,7 @@ it('keeps all types and counts through any sequence of operations', { timeout: 6
     'table 2',
     'table 3',
     'table 4',
+    'linear',
     'unpin',
     'hold',
   ])

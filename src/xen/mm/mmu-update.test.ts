@@ -226,6 +226,22 @@ describe('mmuext_op', () => {
       expect(ext(MMUEXT.PIN_L4_TABLE, mfn)).toBe(-ERRNO.EINVAL);
   });
 
+  it('pauses by the work that it does', () => {
+    const { set, va, pages, vcpu, dm } = guest();
+    set(10, entryLow(pages[10]!, PAGE_RO));
+    const pair = [MMUEXT.PIN_L1_TABLE, MMUEXT.UNPIN_TABLE];
+    const requests = Array.from({ length: 600 }, (_, i) => [pair[i & 1]!, 0, pages[10]!, 0, 0, 0]).flat();
+    vcpu.guest.copyTo(va(30), new Uint8Array(new Uint32Array(requests).buffer));
+    const args = new Arguments();
+    args.set(0, va(30));
+    args.set(1, 600);
+    args.set(3, DOMID.SELF);
+    expect(mmuextOp(vcpu, args)).toBe(RESTART);
+    expect(dm.pageTables.work).toBeLessThan(300_000);
+    expect(mmuextOp(vcpu, args)).toBe(0);
+    expect(dm.pageTables.work).toBeGreaterThanOrEqual(600 * 512);
+  });
+
   it('loads root tables, and holds them while they are loaded', () => {
     const { ext, set, pages, vcpu, dm, l4, processor, va } = guest();
     const user = pages[10]!;

@@ -102,21 +102,23 @@ describe('validation', () => {
 
   it('undoes a promotion that fails half-way, down to the last table', () => {
     const { dm, free, protect, snapshot, processor } = booted();
-    const [a4, a3, a2, a1, page] = free as [number, number, number, number, number];
-    for (const mfn of [a4, a3, a2, a1]) protect(mfn);
+    const [a4, a3, a2, a1, b1, page] = free as [number, number, number, number, number, number];
+    for (const mfn of [a4, a3, a2, a1, b1]) protect(mfn);
     poke(dm, a4, 0, entryLow(a3, TABLE));
     poke(dm, a3, 1, entryLow(a2, TABLE));
     poke(dm, a2, 2, entryLow(a1, TABLE));
     poke(dm, a2, 3, entryLow(a1, TABLE));
+    poke(dm, a2, 4, entryLow(b1, TABLE));
     for (let i = 0; i < 511; i++) poke(dm, a1, i, entryLow(page, i & 1 ? PAGE_RW : PAGE_RO));
-    poke(dm, a1, 511, entryLow(a4, PAGE_RW));
+    for (let i = 0; i < 511; i++) poke(dm, b1, i, entryLow(page, i & 1 ? PAGE_RW : PAGE_RO));
+    poke(dm, b1, 511, entryLow(a4, PAGE_RW));
     const before = snapshot();
     expect(dm.pin(a4, FrameType.l4)).toBe(-ERRNO.EINVAL);
     expect(snapshot()).toEqual(before);
     expect(dm.checkInvariants()).toEqual([]);
-    poke(dm, a1, 511, 0);
+    poke(dm, b1, 511, 0);
     expect(dm.pin(a4, FrameType.l4)).toBe(0);
-    expect(dm.table.typeCounts[page]).toBe(1 + 255);
+    expect(dm.table.typeCounts[page]).toBe(1 + 2 * 255);
     expect(dm.checkInvariants()).toEqual([]);
     expect(processor.leaks(dm)).toEqual([]);
     expect(dm.unpin(a4)).toBe(0);
