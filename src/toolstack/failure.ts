@@ -4,7 +4,6 @@ import { OutOfFrames } from '../machine/frames.ts';
 import { PcpuError } from '../machine/pcpu.ts';
 import { ImageError } from './images/index.ts';
 import { UsageError } from './options.ts';
-import { SymbolsError } from './symbols.ts';
 
 /** Exit statuses (docs/usage.md). */
 export const STATUS = {
@@ -19,7 +18,7 @@ export const STATUS = {
 /** Something that a user can understand and do something about; the message is one line. */
 export class Failure extends Error {}
 
-const EXPECTED = [Failure, UsageError, ImageError, BuildError, SymbolsError, OutOfFrames, PcpuError];
+const EXPECTED = [Failure, UsageError, ImageError, BuildError, OutOfFrames, PcpuError];
 
 /** One line for an error: what it says if it is one of those that we foresee, else that it is a bug. */
 export function explain(error: unknown): string {

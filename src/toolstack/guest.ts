@@ -6,11 +6,11 @@ import { readFile } from 'node:fs/promises';
 import { planDomain } from '../dom0/builder/build.ts';
 import { BuildError } from '../dom0/builder/error.ts';
 import { type KernelImage, readKernel } from '../dom0/builder/image.ts';
+import { Symbols } from '../dom0/builder/symbols.ts';
 import { PAGE_SIZE } from '../machine/memory.ts';
 import { Failure } from './failure.ts';
 import { fetchKernel, type ImageOptions, shellInitramfs, unpackedKernel } from './images/index.ts';
 import type { BootOptions } from './options.ts';
-import { Symbols } from './symbols.ts';
 
 /** On the command line: our initramfs takes lines from a program, and says when (guests/initramfs/etc/session). */
 export const SCRIPT_WORD = 'xenolith.script';
@@ -23,6 +23,7 @@ export interface Guest {
   readonly cmdline: string;
   /** Frames of 4 KiB that the domain gets. */
   readonly pages: number;
+  /** The user's; null: those that the kernel itself carries. */
   readonly symbols: Symbols | null;
   /** Names kernel and memory, for a person. */
   readonly title: string;
@@ -38,10 +39,10 @@ export interface ConsoleUse {
   readonly size: { columns: number; rows: number } | null;
 }
 
-/** @throws Failure, UsageError, ImageError, BuildError, SymbolsError */
+/** @throws Failure, UsageError, ImageError, BuildError */
 export async function loadGuest(options: BootOptions, use: ConsoleUse, images: ImageOptions): Promise<Guest> {
   const symbolFile = options.symbols === null ? null : await read(options.symbols);
-  const symbols = symbolFile && Symbols.parse(symbolFile);
+  const symbols = symbolFile && (await naming(options.symbols!, () => Symbols.parse(symbolFile)));
   const { name, file } = await kernelFile(options, images);
   const kernel = await naming(name, async () => readKernel(await unpackedKernel(file, images)));
   const ramdisk = await ramdiskFile(options, images);
@@ -92,7 +93,7 @@ function usesOurRamdisk({ ramdisk, kernelPackage }: BootOptions): boolean {
 }
 
 /** Adds to an error of the builder which file it is about. */
-async function naming<T>(name: string, work: () => Promise<T>): Promise<T> {
+async function naming<T>(name: string, work: () => T | Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {

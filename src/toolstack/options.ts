@@ -45,6 +45,7 @@ processor made of WebAssembly. Without options: Debian's stock kernel and a shel
   --memory SIZE          memory of the domain: MiB, or with a suffix K, M or G (256)
   --trace                print every hypercall and its result on standard error
   --symbols FILE         System.map or ELF file that names addresses in a crash dump
+                         (Linux kernels carry their own symbols)
   -q, --quiet            no progress messages
   -h, --help             print this
   -V, --version          print the version

@@ -2,6 +2,7 @@
  * One run of the program: a machine with one domain whose console is ours, until that domain ends. A reboot of the
  * guest builds it again.
  */
+import { Symbols } from '../dom0/builder/symbols.ts';
 import { SHUTDOWN } from '../xen/public/sched.ts';
 import { STATUS } from './failure.ts';
 import { type Guest, loadGuest, SCRIPT_WORD } from './guest.ts';
@@ -154,7 +155,8 @@ export class Session {
         : `ended with shutdown code ${end.code}`;
     say(`the domain ${what}`);
     const dump = await this.domain!.crashDump();
-    process.stderr.write(`${(guest.symbols?.annotate(dump) ?? dump).trimEnd()}\n`);
+    const symbols = guest.symbols ?? Symbols.ofKernel(guest.kernel.elf);
+    process.stderr.write(`${(symbols?.annotate(dump) ?? dump).trimEnd()}\n`);
     const { undefinedInstructions } = await this.machine!.control.machineInfo();
     for (const [name, count] of undefinedInstructions) {
       process.stderr.write(`unknown to our processor: ${name} (met ${count} times)\n`);
