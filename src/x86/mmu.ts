@@ -167,8 +167,8 @@ function buildWalk(module: ModuleBuilder, imports: MmuImports): Func {
     f.store(at, entry);
   });
   const flags = f.let(i32.add(i32.load(cpu, CPU.frameFlags), frame));
-  f.if(i32.and(i32.eq(kind, 1), i32.and(i32.load8u(flags), FRAME_CODE)), () =>
-    f.do(imports.codeWritten, frame),
+  f.if(i32.eq(kind, 1), () =>
+    f.if(i32.and(i32.load8u(flags), FRAME_CODE), () => f.do(imports.codeWritten, frame)),
   );
   const slot = f.let(i32.add(i32.load(cpu, CPU.tlb), tlbIndex(page)));
   const none = i64.const(-1);

@@ -12,6 +12,7 @@ import { sseShuffle } from './sse-shuffle.ts';
 import { sseString } from './sse-string.ts';
 import { string } from './string.ts';
 import { system } from './system.ts';
+import { x87 } from './x87.ts';
 
 export const definitions: readonly Definition[] = [
   ...arithmetic,
@@ -26,4 +27,5 @@ export const definitions: readonly Definition[] = [
   ...sseShuffle,
   ...sseString,
   ...sseFloat,
+  ...x87,
 ];
