@@ -42,6 +42,8 @@ export const UP = 2;
 export const TOWARD_ZERO = 3;
 const INTEGER_BIT = 1n << 63n;
 const QUIET_BIT = 1n << 62n;
+/** Wider than any significand here: all of it is dropped, and is less than half. */
+const FAR = 1024;
 const ALL_ONES = (1n << 64n) - 1n;
 
 /** Floor of the square root of an integer between 2^100 and 2^200. */
@@ -190,6 +192,7 @@ export class SoftFloat {
     this.exactly = true;
     this.awayFromZero = false;
     if (drop <= 0) return significand << BigInt(-drop);
+    if (drop > FAR) return this.shorten(1n, FAR, sign);
     const by = BigInt(drop);
     const kept = significand >> by;
     const rest = significand - (kept << by);

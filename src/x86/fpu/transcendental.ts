@@ -9,9 +9,7 @@
  * Intel (SDM volume 1, 8.3.10) promises errors below one unit in the last place, not correct rounding, and reduces
  * arguments of sine, cosine and tangent with a pi of 66 bits; that pi is part of the instruction's meaning.
  */
-
-import type { Real } from './real.ts';
-import { bitLength, EXTENDED } from './real.ts';
+import { bitLength, EXTENDED, FINITE, type Real, ZERO } from './real.ts';
 import { PE, type SoftFloat, UE } from './softfloat.ts';
 
 const FRACTION = 144;
@@ -209,41 +207,65 @@ export class Transcendental {
 
   /** y * log2(x). @param x finite, positive, not one. @param y finite, not zero */
   logarithm(x: Real, y: Real, result: Real): void {
-    let e = x.exponent;
-    const m = x.significand;
-    let one = 1n << 63n;
-    // m / one between sqrt(1/2) and sqrt(2).
-    if (m > 0xb504f333f9de6484n) {
-      one <<= 1n;
-      e++;
-    }
-    if (e === 0) {
-      this.times(y, m < one ? 1 : 0, logRatio(m - one, m + one), result);
-      return;
-    }
-    const t = ((m - one) << SHIFT) / (m + one);
-    const log = (e < 0 ? -1n : 1n) * ((BigInt(e) << SHIFT) + ((2n * hyperbolic(t)) << SHIFT) / LN2);
-    this.times(y, e < 0 ? 1 : 0, { value: log, exponent: -FRACTION }, result);
+    this.logarithmOf(x.significand, x.exponent - 63, y, result);
   }
 
   /** y * log2(1 + x). @param x finite, not zero, above -1. @param y finite, not zero */
   logarithmOfOnePlus(x: Real, y: Real, result: Real): void {
-    // t = x / (2 + x) with x = s * 2^(exponent - 63).
+    const { exponent } = x;
     const magnitude = x.significand;
-    const shift = 64 - x.exponent;
-    if (x.exponent < -200) {
+    if (exponent < -200) {
       // Then the logarithm is x / ln 2 as far as anybody can see.
-      this.times(
-        y,
-        x.sign,
-        { value: (magnitude * ONE * ONE) / LN2, exponent: x.exponent - 63 - FRACTION },
-        result,
-      );
+      const value = (magnitude * ONE * ONE) / LN2;
+      this.times(y, x.sign, { value, exponent: exponent - 63 - FRACTION }, result);
+    } else if (exponent < -2) {
+      // t = x / (2 + x), which is small.
+      const s = x.sign === 0 ? magnitude : -magnitude;
+      this.times(y, x.sign, logRatio(s, (1n << BigInt(64 - exponent)) + s), result);
+    } else if (exponent > 200) this.logarithm(x, y, result);
+    else {
+      const s = magnitude << BigInt(Math.max(0, exponent - 63));
+      const one = 1n << BigInt(Math.max(0, 63 - exponent));
+      this.logarithmOf(x.sign === 0 ? one + s : one - s, Math.min(0, exponent - 63), y, result);
+    }
+  }
+
+  /** y * log2(value * 2^exponent), which is not zero. */
+  private logarithmOf(value: bigint, exponent: number, y: Real, result: Real): void {
+    const width = bitLength(value);
+    let e = exponent + width - 1;
+    let one = 1n << BigInt(width - 1);
+    if (value === one) {
+      this.timesInteger(y, e, result);
       return;
     }
-    if (shift < 0) return;
-    const s = x.sign === 0 ? magnitude : -magnitude;
-    this.times(y, x.sign, logRatio(s, (1n << BigInt(shift)) + s), result);
+    // value / one between sqrt(1/2) and sqrt(2).
+    if (value * value > one * one * 2n) {
+      one <<= 1n;
+      e++;
+    }
+    if (e === 0) {
+      this.times(y, value < one ? 1 : 0, logRatio(value - one, value + one), result);
+      return;
+    }
+    const t = ((value - one) << SHIFT) / (value + one);
+    const log = (e < 0 ? -1n : 1n) * ((BigInt(e) << SHIFT) + ((2n * hyperbolic(t)) << SHIFT) / LN2);
+    this.times(y, e < 0 ? 1 : 0, { value: log, exponent: -FRACTION }, result);
+  }
+
+  /**
+   * The logarithm is an integer, so the product may be exact, but the processor does not notice: a positive logarithm
+   * it has right, of a negative one it falls a hair short.
+   */
+  private timesInteger(y: Real, log: number, result: Real): void {
+    const { float } = this;
+    let value = BigInt(Math.abs(log)) * y.significand;
+    if (log < 0) value = (value << 64n) - 1n;
+    const width = bitLength(value);
+    const exponent = y.exponent - 63 - (log < 0 ? 64 : 0) + width - 1;
+    float.round(result, y.sign ^ (log < 0 ? 1 : 0), exponent, value, width, EXTENDED);
+    const tiny = result.kind === ZERO || (result.kind === FINITE && result.exponent < EXTENDED.emin);
+    float.flags |= tiny ? PE | UE : PE;
   }
 
   private times(y: Real, sign: number, log: Wide, result: Real): void {

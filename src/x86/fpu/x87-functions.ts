@@ -4,15 +4,14 @@
  *
  * Each returns whether there is a result, as the operations of softfloat.ts do.
  */
-import { EXTENDED, FINITE, INFINITE, QNAN, Real, ZERO } from './real.ts';
-import { DE, PE, type SoftFloat, UE, ZE } from './softfloat.ts';
+import { EXTENDED, FINITE, INFINITE, QNAN, type Real, ZERO } from './real.ts';
+import { DE, PE, type SoftFloat, ZE } from './softfloat.ts';
 import { Transcendental } from './transcendental.ts';
 import { INTEGER_BIT } from './x87-stack.ts';
 
 export class X87Functions {
   private readonly float: SoftFloat;
   private readonly transcendental: Transcendental;
-  private readonly scratch = new Real();
 
   constructor(float: SoftFloat) {
     this.float = float;
@@ -96,10 +95,11 @@ export class X87Functions {
       return true;
     }
     if (a.exponent >= 0) {
-      // Not defined beyond one: the operand stays as it is.
-      if (a.exponent > 0 || a.significand !== INTEGER_BIT) r.copy(a);
-      else if (a.sign === 0) r.set(FINITE, 0, 0, INTEGER_BIT);
-      else r.set(FINITE, 1, -1, INTEGER_BIT);
+      // Not defined beyond one: the operand stays as it is. 2^-1 - 1 and 2^1 - 1 are exact, but reported inexact too.
+      if (a.exponent === 0 && a.sign !== 0 && a.significand === INTEGER_BIT)
+        r.set(FINITE, 1, -1, INTEGER_BIT);
+      else r.copy(a);
+      float.flags |= PE;
       return true;
     }
     this.transcendental.exponentialMinusOne(a, r);
@@ -139,14 +139,6 @@ export class X87Functions {
       r.set(ZERO, sign, 0, 0n);
       return true;
     }
-    if (x.significand === INTEGER_BIT) {
-      // A power of two has an integral logarithm: the product may be exact, but the processor does not notice.
-      this.scratch.fromInteger(BigInt(x.exponent));
-      float.multiply(this.scratch, y, r, EXTENDED);
-      const tiny = r.kind === ZERO || (r.kind === FINITE && r.exponent < -16382);
-      float.flags |= tiny ? PE | UE : PE;
-      return true;
-    }
     this.transcendental.logarithm(x, y, r);
     return true;
   }
@@ -174,6 +166,8 @@ export class X87Functions {
       return true;
     }
     if (x.sign !== 0 && x.exponent >= 0) {
+      // Not defined: the operand stays as it is.
+      float.flags |= PE;
       r.copy(x);
       return true;
     }

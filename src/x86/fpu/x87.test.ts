@@ -152,30 +152,23 @@ function fillOperand(numbers: Numbers, records: Records, index: number, group: G
   }
 }
 
-/** Operands in the range that the manual defines the function for. */
+/** Operands mostly in the range that the manual defines the function for. */
 function restrict(numbers: Numbers, records: Records, index: number, name: string): void {
   const { view, bytes } = records;
   const at = records.at(index);
   const limit = {
     f2xm1: 0x3ffe,
-    fyl2xp1: 0x3ffd,
-    fsin: 0x403e,
-    fcos: 0x403e,
-    fsincos: 0x403e,
-    fptan: 0x403e,
+    fyl2xp1: 0x3ffe,
+    fsin: 0x403d,
+    fcos: 0x403d,
+    fsincos: 0x403d,
+    fptan: 0x403d,
   }[name];
-  if (limit === undefined || numbers.below(16) === 0) {
-    if (name !== 'f2xm1' && name !== 'fyl2xp1') return;
-  }
   const head = view.getUint16(at + FX.st + 8, true);
-  if ((head & 0x7fff) <= limit!) return;
-  const kinds = numbers.below(8);
-  if ((head & 0x7fff) === 0x7fff && kinds < 4) return;
-  const exponent = limit! - (kinds < 6 ? numbers.below(8) : numbers.below(80));
+  if (limit === undefined || (head & 0x7fff) <= limit || numbers.below(8) === 0) return;
+  const exponent = limit - numbers.below(numbers.below(2) ? 8 : 80);
   view.setUint16(at + FX.st + 8, (head & 0x8000) | exponent, true);
   bytes[at + FX.st + 7]! |= 0x80;
-  if (name === 'fyl2xp1' && exponent === limit)
-    view.setBigUint64(at + FX.st, 0x8000000000000000n | (numbers.u64() >> 4n), true);
 }
 
 function describeState(view: DataView, at: number): string {
