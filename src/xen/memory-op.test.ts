@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { Access } from '../x86/processor.ts';
 import { Arguments, RESTART } from './hypercall.ts';
 import { memoryOp } from './memory-op.ts';
 import { boot, DIRECT_MAP, hypercall, type TestMachine, testMachine } from './mm/testing.ts';
@@ -78,8 +79,9 @@ describe('the balloon', () => {
   });
 
   it('keeps a page that is still mapped, until it is not', () => {
-    const { dm, frames, pages, unmap, list, change } = guest();
+    const { dm, frames, pages, unmap, list, change, processor, vcpu } = guest();
     const free = frames.free;
+    processor.translate(vcpu.cpu, DIRECT_MAP + 30 * 4096, Access.Write);
     list(LIST, [pages[30]!]);
     expect(change(XENMEM.decrease_reservation, LIST, 1)).toBe(1);
     expect(dm.owns(pages[30]!)).toBe(true);
@@ -88,6 +90,8 @@ describe('the balloon', () => {
     expect(change(XENMEM.decrease_reservation, LIST, 1)).toBe(0);
     unmap(30);
     expect(dm.owns(pages[30]!)).toBe(false);
+    // Though the guest asked for no flush.
+    expect(processor.leaks(dm)).toEqual([]);
     expect(frames.free).toBe(free + 1);
     expect(dm.checkInvariants()).toEqual([]);
   });
