@@ -1,10 +1,10 @@
 /** The compressed payloads of bzImages: which format it is, and its decompression. */
 import { gunzipSync } from 'fflate';
-import { decompress as decompressZstd } from 'fzstd';
 import { crc32 } from './checksum.ts';
 import { BuildError, mebibytes } from './error.ts';
 import { decompressLz4 } from './lz4.ts';
 import { decompressXz } from './xz.ts';
+import { decompressZstd } from './zstd.ts';
 
 interface Format {
   readonly name: string;
@@ -17,11 +17,7 @@ const FORMATS: readonly Format[] = [
   { name: 'gzip', magic: [0x1f, 0x8b], decompress: gunzip },
   { name: 'xz', magic: [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00], decompress: decompressXz },
   { name: 'lz4', magic: [0x02, 0x21, 0x4c, 0x18], decompress: decompressLz4 },
-  {
-    name: 'zstd',
-    magic: [0x28, 0xb5, 0x2f, 0xfd],
-    decompress: (input, size) => decompressZstd(input, new Uint8Array(size)),
-  },
+  { name: 'zstd', magic: [0x28, 0xb5, 0x2f, 0xfd], decompress: decompressZstd },
   { name: 'bzip2', magic: [0x42, 0x5a, 0x68] },
   { name: 'lzma', magic: [0x5d, 0x00, 0x00] },
   { name: 'lzo', magic: [0x89, 0x4c, 0x5a, 0x4f] },
