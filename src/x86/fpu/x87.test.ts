@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -9,9 +9,14 @@ import { FLAG, VECTOR } from '../state.ts';
 import { FX, Numbers, RECORD, Records } from './native.ts';
 import { X87, x87Defined, x87Operand } from './x87.ts';
 
-const CASES = Number(process.env['FPU_CASES'] ?? 1500);
+const CASES = Number(process.env['FPU_CASES'] ?? 1000);
 const SEED = Number(process.env['FPU_SEED'] ?? 1);
-const gcc = process.arch === 'x64' && spawnSync('gcc', ['--version']).status === 0;
+/** The answers are those of Intel's processors; others differ in last instruction pointers, approximations and the like. */
+const comparable =
+  process.arch === 'x64' &&
+  spawnSync('gcc', ['--version']).status === 0 &&
+  existsSync('/proc/cpuinfo') &&
+  readFileSync('/proc/cpuinfo', 'utf8').includes('GenuineIntel');
 
 const CPU_ADDRESS = 0x1000;
 const OPERAND = 0x3000;
@@ -193,7 +198,7 @@ function describeState(view: DataView, at: number): string {
   ].join(' ');
 }
 
-describe.skipIf(!gcc)('x87 against the host', () => {
+describe.skipIf(!comparable)('x87 against the host', () => {
   let directory = '';
   let program = '';
   const memory = Memory.create(0x20000);
@@ -205,6 +210,15 @@ describe.skipIf(!gcc)('x87 against the host', () => {
     program = join(directory, 'native');
     const built = spawnSync('gcc', ['-O2', '-o', program, join(import.meta.dirname, 'native.c')]);
     expect(String(built.stderr) + built.status).toBe('0');
+  });
+  /** Before FDP_EXCPTN_ONLY every instruction with a memory operand updated the data pointer. */
+  let pointsOnlyAtExceptions = true;
+  beforeAll(() => {
+    const probe = Records.empty(1);
+    probe.setCode(0, [0xd9, 0x07]);
+    probe.view.setBigUint64(FX.fdp, OLD_FDP, true);
+    const answer = new Records(spawnSync(program, { input: probe.bytes }).stdout);
+    pointsOnlyAtExceptions = answer.u64(0, FX.fdp) === OLD_FDP;
   });
   afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
@@ -272,6 +286,7 @@ describe.skipIf(!gcc)('x87 against the host', () => {
         const flagsBefore = input.u64(i, RECORD.flags);
         const vector = runOurs(input, i, group.opcode, codes[i]!);
         normalise(host, i);
+        if (!pointsOnlyAtExceptions) host.view.setBigUint64(at + FX.fdp, input.u64(i, FX.fdp), true);
         const signal = host.signal(i);
         const theirs = signal === 8 ? VECTOR.MF : signal === 4 ? VECTOR.UD : signal;
         if (signal !== 0) host.view.setBigUint64(at + RECORD.flags, flagsBefore, true);
