@@ -327,7 +327,7 @@ export class DomainMemory {
 
   /**
    * Ends the domain's memory: no vCPU of it runs again. Frames that others still hold follow when they are put.
-   * The page tables are not taken apart: with the domain all that they held is gone.
+   * The page tables are not taken apart: with the domain all that they held is gone, and so is every TLB of it.
    */
   destroy(): void {
     if (this.destroyed) return;
@@ -341,7 +341,7 @@ export class DomainMemory {
     for (let mfn = FIRST_MFN; mfn < this.layout.ramEnd; mfn++) {
       if (kinds[mfn] !== Kind.ram) continue;
       const hold = this.holds.get(mfn);
-      if (hold === undefined) this.freed(mfn);
+      if (hold === undefined) this.release(mfn);
       else {
         references[mfn] = hold.references;
         typeCounts[mfn] = hold.types;
@@ -367,17 +367,21 @@ export class DomainMemory {
     return mfn;
   }
 
-  /** A frame of the domain's own has lost its last reference. */
+  /** A frame of the domain's own has lost its last reference, while the domain goes on. */
   private freed(mfn: number): void {
+    this.processorOf().revoke(this.table.machine[mfn]!);
+    this.release(mfn);
+  }
+
+  private release(mfn: number): void {
     const machineFrame = this.table.machine[mfn]!;
     this.table.clear(mfn);
     this.machineToPhys.set(mfn, 0xffffffff, 0xffffffff);
     this.totalPages--;
     if (mfn < this.nextFree) this.nextFree = mfn;
-    const processor = this.processorOf();
-    processor.revoke(machineFrame);
-    this.table.memory.frame(machineFrame).fill(0);
-    processor.written(machineFrame);
+    const start = machineFrame * PAGE_SIZE;
+    this.table.memory.u8.fill(0, start, start + PAGE_SIZE);
+    this.processorOf().written(machineFrame);
     this.frames.release(machineFrame);
   }
 

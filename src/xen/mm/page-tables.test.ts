@@ -138,6 +138,23 @@ describe('validation', () => {
     expect(processor.translate(vcpu.cpu, va, Access.Write)).toBe(0);
   });
 
+  it('says that TLBs are stale when a present entry changes, and only then', () => {
+    const { dm, pageTables, l1, free } = booted();
+    const changes = (low: number, high = 0) => {
+      const { generation } = dm.space;
+      expect(pageTables.update(l1, 50, low, high)).toBe(0);
+      return dm.space.generation !== generation;
+    };
+    expect(changes(0x1000)).toBe(false);
+    expect(changes(entryLow(free[0]!, PAGE_RO))).toBe(false);
+    expect(changes(entryLow(free[0]!, PAGE_RO))).toBe(false);
+    expect(changes(entryLow(free[0]!, PAGE_RO), 0x80000000)).toBe(true);
+    expect(changes(entryLow(free[0]!, PAGE_RW))).toBe(true);
+    expect(changes(entryLow(free[1]!, PAGE_RW))).toBe(true);
+    expect(changes(0)).toBe(true);
+    expect(changes(0)).toBe(false);
+  });
+
   it('demotes a tree when its last holder goes', () => {
     const { dm, table, pageTables, l2, l1, vcpu, l4 } = booted();
     const { generation } = dm.space;
