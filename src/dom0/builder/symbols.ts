@@ -95,9 +95,11 @@ export class Symbols {
   }
 }
 
-/** System.map, as nm writes it: address, kind, name. */
+/** System.map as nm writes it, or /proc/kallsyms: address, kind, name, module. */
 function* mapSymbols(bytes: Uint8Array): Generator<NamedAddress> {
-  const lines = new TextDecoder().decode(bytes).matchAll(/^([0-9a-f]{8})([0-9a-f]{8}) ([A-Za-z]) (\S+)/gm);
+  const lines = new TextDecoder()
+    .decode(bytes)
+    .matchAll(/^([0-9a-f]{8})([0-9a-f]{8}) ([A-Za-z]) (\S+)(?:\t\[\S+\])?$/gm);
   for (const [, high, low, kind, name] of lines) {
     // Absolute symbols are numbers, not places; those of per-CPU data start at zero.
     const address = join64(Number.parseInt(low!, 16), Number.parseInt(high!, 16));
