@@ -27,12 +27,13 @@ function setTags(c: Semantics, tags: number): void {
 }
 
 /** The way into MMX mode; after everything that can fault. */
-export function enterMmx(c: Semantics): void {
-  const { f, form } = c;
-  setTags(c, 0xff);
-  form.operands.forEach(({ kind, written }, i) => {
+export const enterMmx = (c: Semantics): void => setTags(c, 0xff);
+
+/** Ones above the significand of a register that was written. */
+export function fillWritten(c: Semantics): void {
+  c.form.operands.forEach(({ kind, written }, i) => {
     if (written && (kind === 'P' || kind === 'N' || (kind === 'Q' && !c.memory)))
-      f.store(c.pointer(i, true), i32.const(0xffff), 8, 16);
+      c.f.store(c.pointer(i, true), i32.const(0xffff), 8, 16);
   });
 }
 
@@ -53,6 +54,7 @@ const instruction = (
     pendingException(c);
     exec(c);
     enterMmx(c);
+    fillWritten(c);
   },
 });
 

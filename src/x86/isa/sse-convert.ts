@@ -1,9 +1,9 @@
 /** Conversions between integers, single and double precision (see sse-real.ts for when WebAssembly may answer). */
-import { type Expr, f32, f64, i32, type I32, i64, type I64, type ValType, v128 } from '../../wasm/index.ts';
+import { type Expr, f32, f64, type I32, type I64, i32, i64, type ValType, v128 } from '../../wasm/index.ts';
 import { SSE_FLOAT } from '../fpu/sse-ops.ts';
 import { CPU } from '../state.ts';
 import type { Definition } from './definition.ts';
-import { enterMmx, pendingException } from './mmx.ts';
+import { enterMmx, fillWritten, pendingException } from './mmx.ts';
 import type { Semantics } from './semantics.ts';
 import { ordinary, PD, PS, plain, type Real, SD, SS } from './sse-real.ts';
 
@@ -58,7 +58,12 @@ const fromInteger = (double: boolean) => (c: Semantics) => {
 
 /** CVTxx2SI, CVTTxx2SI: what is whole is exact in every rounding mode. */
 const toInteger =
-  <T extends 'f32' | 'f64'>(real: Real<T, 'i32'>, toI64: (a: Expr<T>) => I64, truncate: boolean, op: number) =>
+  <T extends 'f32' | 'f64'>(
+    real: Real<T, 'i32'>,
+    toI64: (a: Expr<T>) => I64,
+    truncate: boolean,
+    op: number,
+  ) =>
   (c: Semantics) => {
     const { f, cpu } = c;
     const src = f.let(c.pointer(1, false));
@@ -101,18 +106,19 @@ const toInteger64 = (truncate: boolean, op: number) => (c: Semantics) => {
   );
 };
 
-/** To or from an MMX register. */
-const mmx = (name: string, code: string, operandText: string, exec: (c: Semantics) => void): Definition =>
+/**
+ * To or from an MMX register; from memory to XMM it has nothing to do with MMX. An unmasked exception finds the
+ * processor in MMX mode already.
+ */
+const mmx = (name: string, code: string, operandText: string, op: number): Definition =>
   sse(name, code, operandText, (c) => {
-    pendingException(c);
-    exec(c);
-    enterMmx(c);
+    const registers = operandText.startsWith('P') || !c.memory;
+    if (registers) pendingException(c);
+    const { dst, src } = operands(c);
+    if (registers) enterMmx(c);
+    byHost(c, op, dst, src);
+    fillWritten(c);
   });
-
-const hostMmx = (op: number) => (c: Semantics) => {
-  const { dst, src } = operands(c);
-  byHost(c, op, dst, src);
-};
 
 export const sseConvert: Definition[] = [
   sse('CVTSI2SS', 'F3 0F 2A /r', 'Vd=,Ey', fromInteger(false)),
@@ -178,15 +184,10 @@ export const sseConvert: Definition[] = [
   sse('CVTPD2DQ', 'F2 0F E6 /r', 'Vx=,Wx', toInteger64(false, SSE_FLOAT.cvtpd2dq)),
   sse('CVTTPD2DQ', '66 0F E6 /r', 'Vx=,Wx', toInteger64(true, SSE_FLOAT.cvttpd2dq)),
 
-  mmx('CVTPI2PS', 'NP 0F 2A /r', 'Vq=,Qq', hostMmx(SSE_FLOAT.cvtpi2ps)),
-  mmx('CVTTPS2PI', 'NP 0F 2C /r', 'Pq=,Wq', hostMmx(SSE_FLOAT.cvttps2pi)),
-  mmx('CVTPS2PI', 'NP 0F 2D /r', 'Pq=,Wq', hostMmx(SSE_FLOAT.cvtps2pi)),
-  mmx('CVTTPD2PI', '66 0F 2C /r', 'Pq=,Wx', hostMmx(SSE_FLOAT.cvttpd2pi)),
-  mmx('CVTPD2PI', '66 0F 2D /r', 'Pq=,Wx', hostMmx(SSE_FLOAT.cvtpd2pi)),
-  // From memory this one has nothing to do with MMX registers.
-  sse('CVTPI2PD', '66 0F 2A /r', 'Vx=,Qq', (c) => {
-    if (!c.memory) pendingException(c);
-    c.setV(0, v128.f64x2_convert_low_i32x4_s(c.getV(1)));
-    if (!c.memory) enterMmx(c);
-  }),
+  mmx('CVTTPS2PI', 'NP 0F 2C /r', 'Pq=,Wq', SSE_FLOAT.cvttps2pi),
+  mmx('CVTPS2PI', 'NP 0F 2D /r', 'Pq=,Wq', SSE_FLOAT.cvtps2pi),
+  mmx('CVTTPD2PI', '66 0F 2C /r', 'Pq=,Wx', SSE_FLOAT.cvttpd2pi),
+  mmx('CVTPD2PI', '66 0F 2D /r', 'Pq=,Wx', SSE_FLOAT.cvtpd2pi),
+  mmx('CVTPI2PS', 'NP 0F 2A /r', 'Vq=,Qq', SSE_FLOAT.cvtpi2ps),
+  mmx('CVTPI2PD', '66 0F 2A /r', 'Vx=,Qq', SSE_FLOAT.cvtpi2pd),
 ];

@@ -1,5 +1,5 @@
 /** SSE floating-point arithmetic and comparison: fast paths in WebAssembly, the rest by the host (see sse-real.ts). */
-import { type Expr, i32, type I32, select, type V128, type ValType, v128 } from '../../wasm/index.ts';
+import { type Expr, type I32, i32, select, type V128, type ValType, v128 } from '../../wasm/index.ts';
 import { SSE_FLOAT } from '../fpu/sse-ops.ts';
 import { CPU, FLAG } from '../state.ts';
 import type { Definition } from './definition.ts';
@@ -9,12 +9,13 @@ import { byLanes, dwords, type Immediate, immediate, quads } from './sse-vector.
 
 const STATUS = FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.OF;
 
-const sse = (
-  name: string,
-  code: string,
-  operands: string,
-  exec: (c: Semantics) => void,
-): Definition => ({ name, code, operands, fpu: true, exec });
+const sse = (name: string, code: string, operands: string, exec: (c: Semantics) => void): Definition => ({
+  name,
+  code,
+  operands,
+  fpu: true,
+  exec,
+});
 
 /** Linear addresses of source and destination; the source, which may fault, first. */
 function operands(c: Semantics): { dst: I32; src: I32 } {
@@ -151,7 +152,10 @@ function roundBy<T extends ValType, B extends ValType>(
   // Here MXCSR says to nearest; bit 2 asks for what it says.
   if (known !== undefined) return real.integral[known & 4 ? 0 : known & 3]!(a);
   const is = (mode: number) => i32.eq(i32.and(value, 7), mode);
-  return [1, 2, 3].reduce((other, mode) => select(is(mode), real.integral[mode]!(a), other), real.integral[0]!(a));
+  return [1, 2, 3].reduce(
+    (other, mode) => select(is(mode), real.integral[mode]!(a), other),
+    real.integral[0]!(a),
+  );
 }
 
 const round =
@@ -169,32 +173,30 @@ const round =
   };
 
 /** HADD, HSUB, ADDSUB: sums of lanes that first have to be brought together. */
-const rearranged =
-  (real: Real<'v128', 'v128'>, kind: 'hadd' | 'hsub' | 'addsub') =>
-  (c: Semantics) => {
-    const { f } = c;
-    const { dst, src } = operands(c);
-    let a: V128 = f.let(v128.load(dst));
-    let b: V128 = f.let(v128.load(src));
-    if (kind !== 'addsub') {
-      const [even, odd] =
-        real === PS ? [byLanes(4, 0, 2, 4, 6), byLanes(4, 1, 3, 5, 7)] : [byLanes(8, 0, 2), byLanes(8, 1, 3)];
-      [a, b] = [f.let(v128.shuffle(a, b, even)), f.let(v128.shuffle(a, b, odd))];
-    }
-    const evens = real === PS ? dwords(-1, 0) : quads(-1n, 0n);
-    const r = f.let(
-      kind === 'hadd'
-        ? real.add(a, b)
-        : kind === 'hsub'
-          ? real.sub(a, b)
-          : v128.bitselect(real.sub(a, b), real.add(a, b), evens),
-    );
-    f.if(
-      i32.and(plain(c), real.all(arithmeticStands(real, 'add', a, b, r))),
-      () => f.store(dst, r),
-      () => c.raiseVector(c.host.sseFloat(SSE_FLOAT[`${kind}ps`] + (real === PS ? 0 : 1), dst, src, 0)),
-    );
-  };
+const rearranged = (real: Real<'v128', 'v128'>, kind: 'hadd' | 'hsub' | 'addsub') => (c: Semantics) => {
+  const { f } = c;
+  const { dst, src } = operands(c);
+  let a: V128 = f.let(v128.load(dst));
+  let b: V128 = f.let(v128.load(src));
+  if (kind !== 'addsub') {
+    const [even, odd] =
+      real === PS ? [byLanes(4, 0, 2, 4, 6), byLanes(4, 1, 3, 5, 7)] : [byLanes(8, 0, 2), byLanes(8, 1, 3)];
+    [a, b] = [f.let(v128.shuffle(a, b, even)), f.let(v128.shuffle(a, b, odd))];
+  }
+  const evens = real === PS ? dwords(-1, 0) : quads(-1n, 0n);
+  const r = f.let(
+    kind === 'hadd'
+      ? real.add(a, b)
+      : kind === 'hsub'
+        ? real.sub(a, b)
+        : v128.bitselect(real.sub(a, b), real.add(a, b), evens),
+  );
+  f.if(
+    i32.and(plain(c), real.all(arithmeticStands(real, 'add', a, b, r))),
+    () => f.store(dst, r),
+    () => c.raiseVector(c.host.sseFloat(SSE_FLOAT[`${kind}ps`] + (real === PS ? 0 : 1), dst, src, 0)),
+  );
+};
 
 /** The instructions that exist in all four shapes. */
 function shapes<T extends ValType, B extends ValType>(real: Real<T, B>): Definition[] {

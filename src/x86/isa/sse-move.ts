@@ -89,7 +89,9 @@ export const sseMove: Definition[] = [
   sse('MOVSD', 'F2 0F 10 /r', 'Vq+,Uq', move),
   sse('MOVSD', 'F2 0F 10 /r', 'Vx=,Mq', move, { hot: true }),
   sse('MOVSD', 'F2 0F 11 /r', 'Wq=,Vq', move, { hot: true }),
-  sse('MOVHLPS', 'NP 0F 12 /r', 'Vq=,Ux', (c) => c.f.store(c.pointer(0, true), i64.load(c.pointer(1, false), 8))),
+  sse('MOVHLPS', 'NP 0F 12 /r', 'Vq=,Ux', (c) =>
+    c.f.store(c.pointer(0, true), i64.load(c.pointer(1, false), 8)),
+  ),
   sse('MOVLPS', 'NP 0F 12 /r', 'Vq=,Mq', move),
   sse('MOVLPS', 'NP 0F 13 /r', 'Mq=,Vq', move),
   sse('MOVLPD', '66 0F 12 /r', 'Vq=,Mq', move),
@@ -106,7 +108,9 @@ export const sseMove: Definition[] = [
   sse('MOVQ', 'F3 0F 7E /r', 'Vx=,Wq', (c) => c.setV(0, c.getV(1))),
   sse('MOVQ', '66 0F D6 /r', 'Uq=,Vq', (c) => c.setV(0, lowHalf(c.getV(1)), 128)),
   sse('MOVQ', '66 0F D6 /r', 'Mq=,Vq', move),
-  sse('MOVDDUP', 'F2 0F 12 /r', 'Vx=,Wq', (c) => c.setV(0, v128.i64x2_splat(v128.i64x2_extract(c.getV(1), 0)))),
+  sse('MOVDDUP', 'F2 0F 12 /r', 'Vx=,Wq', (c) =>
+    c.setV(0, v128.i64x2_splat(v128.i64x2_extract(c.getV(1), 0))),
+  ),
   sse('MOVSLDUP', 'F3 0F 12 /r', 'Vx=,Wx', (c) => {
     const a = vector(c, 1);
     c.setV(0, v128.shuffle(a, a, byLanes(4, 0, 0, 2, 2)));

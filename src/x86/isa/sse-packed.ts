@@ -31,7 +31,8 @@ const odd = [2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31];
 const highWords = (low: V128, high: V128): V128 => v128.shuffle(low, high, odd);
 
 /** Even dwords of both to 64 bits each. */
-const evenDwords = (a: V128): V128 => v128.shuffle(a, a, [0, 1, 2, 3, 8, 9, 10, 11, 0, 1, 2, 3, 8, 9, 10, 11]);
+const evenDwords = (a: V128): V128 =>
+  v128.shuffle(a, a, [0, 1, 2, 3, 8, 9, 10, 11, 0, 1, 2, 3, 8, 9, 10, 11]);
 export const mulEvenUnsigned: Binary = (a, b) => v128.i64x2_extmul_low_i32x4_u(evenDwords(a), evenDwords(b));
 export const mulEvenSigned: Binary = (a, b) => v128.i64x2_extmul_low_i32x4_s(evenDwords(a), evenDwords(b));
 
@@ -93,7 +94,12 @@ const not =
   (_a, b) =>
     op(b);
 
-const row = (name: string, opcode: string, op: Binary, more: Partial<PackedOperation> = {}): PackedOperation => ({
+const row = (
+  name: string,
+  opcode: string,
+  op: Binary,
+  more: Partial<PackedOperation> = {},
+): PackedOperation => ({
   name,
   opcode,
   op,

@@ -6,7 +6,18 @@
  * that (see `plain`), operands are zero or normal (a denormal raises #D, a NaN has rules of its own), and the result
  * can neither overflow nor be tiny. Everything else is decided by the host's SseFloat, which knows all the rules.
  */
-import { type Expr, f32, f64, type I32, i32, i64, select, type V128, type ValType, v128 } from '../../wasm/index.ts';
+import {
+  type Expr,
+  f32,
+  f64,
+  type I32,
+  i32,
+  i64,
+  select,
+  type V128,
+  type ValType,
+  v128,
+} from '../../wasm/index.ts';
 import { CPU } from '../state.ts';
 import type { Semantics } from './semantics.ts';
 

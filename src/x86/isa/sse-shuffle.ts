@@ -1,5 +1,5 @@
 /** Shuffles, interleaving, widening, and single lanes in and out. */
-import { i32, type I32, i64, select, type V128, v128 } from '../../wasm/index.ts';
+import { type I32, i32, i64, select, type V128, v128 } from '../../wasm/index.ts';
 import type { Definition } from './definition.ts';
 import type { Semantics } from './semantics.ts';
 import {

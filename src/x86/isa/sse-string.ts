@@ -5,7 +5,7 @@
  * one of four ways (bits 3:2). Each element of the first operand is compared with the whole second operand at once;
  * bit j of a result is about element j of the second operand.
  */
-import { type Func, i32, type I32, i64, type Local, select, type V128, v128 } from '../../wasm/index.ts';
+import { type Func, type I32, i32, i64, type Local, select, type V128, v128 } from '../../wasm/index.ts';
 import { CPU, FLAG, RAX, RCX, RDX } from '../state.ts';
 import type { Definition } from './definition.ts';
 import type { Semantics } from './semantics.ts';
@@ -67,7 +67,9 @@ function compare(f: Func, cpu: I32, elements: Elements, k: Comparison): void {
   f.if(i32.ne(k.mode, MODE.equalEach), () => {
     f.set(k.result, select(is(MODE.equalOrdered), k.all, i32.const(0)));
     // Unsigned order is signed order with the top bits turned.
-    const turn = f.let(elements.splat(select(k.unsigned, i32.const(elements.size === 1 ? 0x80 : 0x8000), i32.const(0))));
+    const turn = f.let(
+      elements.splat(select(k.unsigned, i32.const(elements.size === 1 ? 0x80 : 0x8000), i32.const(0))),
+    );
     const turned = f.let(v128.xor(k.b, turn));
     const above = f.let(i32.const(0));
     const i = f.let(i32.const(0));
@@ -129,7 +131,11 @@ function implicitLength(c: Semantics, value: V128, isWords: I32): Local<'i32'> {
 /** A byte of ones for each bit. */
 function byteMask(value: I32): V128 {
   const bits = bytes(1, 2, 4, 8, 16, 32, 64, 128);
-  const spread = v128.shuffle(v128.i16x8_splat(value), ZERO, [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1]);
+  const spread = v128.shuffle(
+    v128.i16x8_splat(value),
+    ZERO,
+    [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1],
+  );
   return v128.i8x16_eq(v128.and(spread, bits), bits);
 }
 
@@ -189,7 +195,10 @@ const compareStrings = (explicit: boolean, index: boolean) => (c: Semantics) => 
     flag(i32.lt_u(lengthA, count), FLAG.SF),
     flag(i32.and(result, 1), FLAG.OF),
   ];
-  c.setFlags(flags.reduce((x, y) => i32.or(x, y)), STATUS);
+  c.setFlags(
+    flags.reduce((x, y) => i32.or(x, y)),
+    STATUS,
+  );
 };
 
 const definition = (name: string, opcode: string, explicit: boolean, index: boolean): Definition => ({

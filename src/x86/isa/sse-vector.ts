@@ -5,7 +5,17 @@
  * So whatever works lane by lane is the same function for both. Immediates come at run time (interpreter) or as
  * constants (translator): functions of an immediate emit the one instruction where it is known.
  */
-import { Const, type I32, type I32Like, i32, type I64, i64, select, type V128, v128 } from '../../wasm/index.ts';
+import {
+  Const,
+  type I32,
+  type I32Like,
+  type I64,
+  i32,
+  i64,
+  select,
+  type V128,
+  v128,
+} from '../../wasm/index.ts';
 import type { Semantics } from './semantics.ts';
 
 /** Constant of lanes of `bits`, low lane first; a short list repeats. */
@@ -48,7 +58,8 @@ export function immediate(c: Semantics): Immediate {
 export const vector = (c: Semantics, i: number): V128 => c.f.let(c.getV(i));
 
 /** The low half with zeros above. */
-export const lowHalf = (a: V128): V128 => v128.shuffle(a, ZERO, [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23]);
+export const lowHalf = (a: V128): V128 =>
+  v128.shuffle(a, ZERO, [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23]);
 /** Low half of a, low half of b above it. */
 export const join = (a: V128, b: V128): V128 =>
   v128.shuffle(a, b, [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23]);
@@ -73,7 +84,11 @@ export function unpack(size: number, high: boolean): (a: V128, b: V128) => V128 
 export function bytesDown(a: V128, { value, known }: Immediate): V128 {
   if (known !== undefined) {
     const n = Math.min(known, 16);
-    return v128.shuffle(a, ZERO, Array.from({ length: 16 }, (_, i) => Math.min(i + n, 16)));
+    return v128.shuffle(
+      a,
+      ZERO,
+      Array.from({ length: 16 }, (_, i) => Math.min(i + n, 16)),
+    );
   }
   return v128.swizzle(a, v128.i8x16_add(IOTA, v128.i8x16_splat(atMost(value, 16))));
 }
@@ -81,7 +96,11 @@ export function bytesDown(a: V128, { value, known }: Immediate): V128 {
 export function bytesUp(a: V128, { value, known }: Immediate): V128 {
   if (known !== undefined) {
     const n = Math.min(known, 16);
-    return v128.shuffle(a, ZERO, Array.from({ length: 16 }, (_, i) => (i >= n ? i - n : 16)));
+    return v128.shuffle(
+      a,
+      ZERO,
+      Array.from({ length: 16 }, (_, i) => (i >= n ? i - n : 16)),
+    );
   }
   return v128.swizzle(a, v128.i8x16_sub(IOTA, v128.i8x16_splat(atMost(value, 16))));
 }
@@ -94,7 +113,11 @@ export function atMost(value: I32, limit: number): I32 {
 export function align(low: V128, high: V128, { value, known }: Immediate): V128 {
   if (known !== undefined) {
     if (known >= 16) return bytesDown(high, { value, known: known - 16 });
-    return v128.shuffle(low, high, Array.from({ length: 16 }, (_, i) => i + known));
+    return v128.shuffle(
+      low,
+      high,
+      Array.from({ length: 16 }, (_, i) => i + known),
+    );
   }
   const index = v128.i8x16_add(IOTA, v128.i8x16_splat(atMost(value, 32)));
   return v128.or(v128.swizzle(low, index), v128.swizzle(high, v128.i8x16_sub(index, bytes(16))));
@@ -104,7 +127,10 @@ export function align(low: V128, high: V128, { value, known }: Immediate): V128 
 function dwordIndex(value: I32): V128 {
   const fields = v128.and(v128.i32x4_mul(v128.i32x4_splat(value), dwords(64, 16, 4, 1)), dwords(0xc0));
   const four = v128.i32x4_shr_u(fields, 4);
-  return v128.or(v128.shuffle(four, four, [0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12]), bytes(0, 1, 2, 3));
+  return v128.or(
+    v128.shuffle(four, four, [0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12]),
+    bytes(0, 1, 2, 3),
+  );
 }
 
 /** PSHUFD: dword i of the result is dword imm[2i+1:2i]. */
@@ -145,7 +171,11 @@ export function shufflePair(a: V128, b: V128, imm: Immediate): V128 {
 export function laneMask(bits: 16 | 32 | 64, { value, known }: Immediate): V128 {
   const count = 128 / bits;
   const single = Array.from({ length: count }, (_, i) => 1 << i);
-  if (known !== undefined) return lanes(bits, single.map((one) => (known & one ? -1 : 0)));
+  if (known !== undefined)
+    return lanes(
+      bits,
+      single.map((one) => (known & one ? -1 : 0)),
+    );
   const bit = lanes(bits, single);
   if (bits === 16) return v128.i16x8_eq(v128.and(v128.i16x8_splat(value), bit), bit);
   if (bits === 32) return v128.i32x4_eq(v128.and(v128.i32x4_splat(value), bit), bit);
