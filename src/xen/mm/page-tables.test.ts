@@ -4,7 +4,7 @@ import { HypercallError } from '../hypercall.ts';
 import { ERRNO } from '../public/errno.ts';
 import { PTE, XEN_FIRST_SLOT } from '../public/mmu.ts';
 import { MACH2PHYS_VIRT_START } from '../public/xen.ts';
-import { FrameType, VALIDATED } from './frame-table.ts';
+import { COUNT_MAX, FrameType, VALIDATED } from './frame-table.ts';
 import { boot, DIRECT_MAP, entryLow, PAGE_RO, PAGE_RW, poke, TABLE, testMachine } from './testing.ts';
 import { tableIndex } from './walk.ts';
 
@@ -136,6 +136,25 @@ describe('validation', () => {
     expect(dm.pin(page, FrameType.l1)).toBe(0);
     expect(processor.leaks(dm)).toEqual([]);
     expect(processor.translate(vcpu.cpu, va, Access.Write)).toBe(0);
+  });
+
+  it('refuses to count further than it can', () => {
+    const { table, pageTables, l1, l2, free, protect, dm } = booted();
+    const [page, inner] = free as [number, number];
+    protect(inner);
+    expect(dm.pin(inner, FrameType.l1)).toBe(0);
+    table.references[page] = COUNT_MAX;
+    for (const flags of [PAGE_RO, PAGE_RW])
+      expect(pageTables.update(l1, 50, entryLow(page, flags), 0)).toBe(-ERRNO.EBUSY);
+    expect(() => dm.getPage(page)).toThrow(HypercallError);
+    table.references[page] = 2;
+    table.typeCounts[page] = COUNT_MAX;
+    expect(pageTables.update(l1, 50, entryLow(page, PAGE_RW), 0)).toBe(-ERRNO.EBUSY);
+    table.typeCounts[page] = 1;
+    table.typeCounts[inner] = COUNT_MAX;
+    expect(pageTables.update(l2, 50, entryLow(inner, TABLE), 0)).toBe(-ERRNO.EINVAL);
+    table.typeCounts[inner] = 1;
+    expect(dm.checkInvariants()).toEqual([]);
   });
 
   it('says that TLBs are stale when a present entry changes, and only then', () => {
