@@ -5,6 +5,7 @@ import { data } from './data.ts';
 import type { Definition } from './definition.ts';
 import { mmx } from './mmx.ts';
 import { shiftAndBit } from './shift.ts';
+import { sseConvert } from './sse-convert.ts';
 import { sseFloat } from './sse-float.ts';
 import { sseInteger } from './sse-integer.ts';
 import { sseMove } from './sse-move.ts';
@@ -27,5 +28,6 @@ export const definitions: readonly Definition[] = [
   ...sseShuffle,
   ...sseString,
   ...sseFloat,
+  ...sseConvert,
   ...x87,
 ];
