@@ -9,7 +9,7 @@ const script = { scripted: true, size: null };
 describe('the command line', () => {
   it('has a console, and what our initramfs wants to know', () => {
     expect(commandLine(boot(), person)).toBe('console=hvc0 xenolith.cols=80 xenolith.rows=24');
-    expect(commandLine(boot(), script)).toBe('console=hvc0 quiet xenolith.script');
+    expect(commandLine(boot(), script)).toBe('console=hvc0 loglevel=3 xenolith.script');
   });
 
   it('is replaced, and appended to', () => {

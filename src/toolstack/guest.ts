@@ -21,6 +21,11 @@ export interface Guest {
   readonly kernel: KernelImage;
   readonly ramdisk: Uint8Array | null;
   readonly cmdline: string;
+  /**
+   * What it prints on the emergency console (console_io) is for the user. Linux prints a few words there at every
+   * start; only with earlyprintk=xen does it mean what it says there to be seen.
+   */
+  readonly usesEmergencyConsole: boolean;
   /** Frames of 4 KiB that the domain gets. */
   readonly pages: number;
   /** The user's; null: those that the kernel itself carries. */
@@ -49,11 +54,13 @@ export async function loadGuest(options: BootOptions, use: ConsoleUse, images: I
   const pages = (options.memory * 1024) / PAGE_SIZE;
   const cmdline = commandLine(options, use);
   planDomain({ kernel, ramdisk, cmdline, pages });
+  const usesEmergencyConsole = kernel.description.guestOs !== 'linux' || /\bearlyprintk=\S*xen/.test(cmdline);
   return {
     name: NAME,
     kernel,
     ramdisk,
     cmdline,
+    usesEmergencyConsole,
     pages,
     symbols,
     title: `${name}, ${options.memory / 1024} MiB`,
@@ -80,8 +87,8 @@ export function commandLine(options: BootOptions, use: ConsoleUse): string {
   const ours = usesOurRamdisk(options);
   if (options.cmdline !== null) words.push(options.cmdline);
   else if (options.kernelPackage !== 'grub') words.push('console=hvc0');
-  // Whoever reads a script's output does not want the kernel's in it.
-  if (ours && use.scripted && options.cmdline === null) words.push('quiet');
+  // Whoever reads a script's output wants nothing of the kernel's in it but what ends it.
+  if (ours && use.scripted && options.cmdline === null) words.push('loglevel=3');
   if (ours && use.scripted) words.push(SCRIPT_WORD);
   if (ours && use.size) words.push(`xenolith.cols=${use.size.columns}`, `xenolith.rows=${use.size.rows}`);
   return [...words, options.append].filter((word) => word !== '').join(' ');

@@ -127,7 +127,10 @@ export class Session {
     };
     const events = {
       onOutput: (bytes: Uint8Array) => show(this.scripted ? markers.filter(bytes) : bytes),
-      onLog: (text: string) => show(new TextEncoder().encode(text.replaceAll(/\r?\n/g, terminal.newline))),
+      onLog: (text: string) => {
+        if (!guest.usesEmergencyConsole) return;
+        show(new TextEncoder().encode(text.replaceAll(/\r?\n/g, terminal.newline)));
+      },
       onRoom: () => this.input.pump(),
     };
     this.domain = await RunningDomain.start(this.machine!, guest, events, { trace: this.options.trace });
@@ -154,6 +157,10 @@ export class Session {
         ? `crashed: ${end.crashReason ?? 'the guest itself reported it (a kernel panic)'}`
         : `ended with shutdown code ${end.code}`;
     say(`the domain ${what}`);
+    if (!guest.usesEmergencyConsole) {
+      const text = await this.machine!.control.readConsole(this.domain!.id);
+      if (text) process.stderr.write(`on the emergency console:\n${text.trimEnd()}\n`);
+    }
     const dump = await this.domain!.crashDump();
     const symbols = guest.symbols ?? Symbols.ofKernel(guest.kernel.elf);
     process.stderr.write(`${(symbols?.annotate(dump) ?? dump).trimEnd()}\n`);
