@@ -9,11 +9,12 @@
  * Under an operand-size prefix FLDENV, FNSTENV, FRSTOR and FNSAVE have a 16-bit image; nobody does that in 64-bit
  * mode, and it is not offered: the prefix is ignored.
  */
-import { i32 } from '../../wasm/index.ts';
+import { type I32, i32 } from '../../wasm/index.ts';
 import { isControl, isNonWaiting, x87Operand } from '../fpu/x87-decode.ts';
 import { CPU } from '../state.ts';
 import type { Definition } from './definition.ts';
 import { pendingException } from './mmx.ts';
+import type { Semantics } from './semantics.ts';
 
 const ES = 1 << 7;
 
@@ -64,22 +65,51 @@ const FIXED: readonly [escape: number, modrm: number, names: string][] = [
 
 const hex = (n: number): string => n.toString(16).toUpperCase();
 
-/** The instruction pointer, and the data pointer if this instruction found an exception that is not masked. */
+/** Exceptions that keep a store from happening, if they are not masked; a loss of precision does not. */
+const FORBIDS_STORE = 0x1f;
+
+/**
+ * A store. Only when the result is known is it known whether memory is written at all; but a page fault must find
+ * nothing done. So the result goes to a place of the CPU first, and the status comes back if memory refuses.
+ */
+function store(c: Semantics, escape: number, modrm: number, bytes: number): void {
+  const { f, cpu } = c;
+  const fields = [CPU.fsw, CPU.ftw, CPU.fop];
+  const read = () =>
+    fields.map((field) => f.let(field === CPU.ftw ? i32.load8u(cpu, field) : i32.load16u(cpu, field)));
+  const write = (values: I32[]) =>
+    fields.forEach((field, i) => {
+      f.store(cpu, values[i]!, field, field === CPU.ftw ? 8 : 16);
+    });
+  const before = read();
+  const result = i32.add(cpu, CPU.temp);
+  c.raiseVector(c.host.x87(escape, i32.const(modrm), result));
+  const unmasked = i32.and(i32.xor(i32.load16u(cpu, CPU.fcw), -1), i32.load16u(cpu, CPU.fsw));
+  f.if(i32.eqz(i32.and(unmasked, FORBIDS_STORE)), () => {
+    const after = read();
+    write(before);
+    const at = c.pointer(0, true);
+    f.memoryCopy(at, result, bytes);
+    c.commit(0);
+    write(after);
+  });
+}
+
 function execute(escape: number, modrm: number, memory: boolean): Definition['exec'] {
   return (c) => {
     const { f, cpu, host } = c;
+    const control = isControl(escape, modrm);
     if (!isNonWaiting(escape, modrm)) pendingException(c);
     const operand = memory ? x87Operand(escape, modrm) : null;
     if (operand === null) {
       const byte = c.form.definition.modrmImmediate ? i32.wrap(c.immediate()) : i32.const(modrm);
       c.raiseVector(host.x87(escape, byte, i32.const(0)));
-    } else {
-      const write = operand.access === 'write';
-      const at = c.pointer(0, write);
-      c.raiseVector(host.x87(escape, i32.const(modrm), at));
-      if (write) c.commit(0);
+    } else if (operand.access === 'write' && !control) store(c, escape, modrm, operand.bytes);
+    else {
+      c.raiseVector(host.x87(escape, i32.const(modrm), c.pointer(0, operand.access === 'write')));
+      if (operand.access === 'write') c.commit(0);
     }
-    if (isControl(escape, modrm)) return;
+    if (control) return;
     f.store(cpu, c.here(), CPU.fip);
     if (operand !== null)
       f.if(i32.and(i32.load16u(cpu, CPU.fsw), ES), () => f.store(cpu, c.address(), CPU.fdp));
