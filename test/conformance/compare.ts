@@ -17,6 +17,7 @@ import {
 } from './wire.ts';
 
 const PF = 14;
+const FSW_TOP = 7 << 11;
 
 export interface Difference {
   readonly what: string;
@@ -88,7 +89,7 @@ class Comparison {
 function compareFx(out: Comparison, a: DataView, x: number, b: DataView, y: number, open: Undefined): void {
   for (const [name, offset, mask] of [
     ['fcw', FX.fcw, 0xffff],
-    ['fsw', FX.fsw, 0xffff & ~open.status],
+    ['fsw', FX.fsw, 0xffff & ~open.status & (open.mmxMode ? ~FSW_TOP : ~0)],
     ['mxcsr', FX.mxcsr, 0xffff],
   ] as const) {
     const expected = a.getUint16(x + offset, true) & mask;
@@ -96,11 +97,15 @@ function compareFx(out: Comparison, a: DataView, x: number, b: DataView, y: numb
     if (expected !== got) out.add(name, hex(expected, 4), hex(got, 4));
   }
   const tags = [a.getUint8(x + FX.ftw), b.getUint8(y + FX.ftw)];
-  if (tags[0] !== tags[1]) out.add('ftw', hex(tags[0]!, 2), hex(tags[1]!, 2));
+  if (tags[0] !== tags[1] && !open.mmxMode) out.add('ftw', hex(tags[0]!, 2), hex(tags[1]!, 2));
+  // ST(i) of the one is ST(i + shift) of the other where the same physical registers are compared.
+  const top = (view: DataView, from: number): number => (view.getUint16(from + FX.fsw, true) & FSW_TOP) >> 11;
+  const shift = open.mmxMode ? top(a, x) - top(b, y) : 0;
   for (let i = 0; i < 8; i++) {
     const at = FX.st + 16 * i;
+    const other = FX.st + 16 * ((i + shift) & 7);
     const one = { significand: a.getBigUint64(x + at, true), top: a.getUint16(x + at + 8, true) };
-    const two = { significand: b.getBigUint64(y + at, true), top: b.getUint16(y + at + 8, true) };
+    const two = { significand: b.getBigUint64(y + other, true), top: b.getUint16(y + other + 8, true) };
     if (one.significand === two.significand && one.top === two.top) continue;
     if (open.ulps > 0 && closeExtended(one, two, open.ulps)) continue;
     const show = (v: Extended): string => `${hex(v.top, 4)}:${hex(v.significand, 16)}`;

@@ -20,6 +20,10 @@ export interface Choice {
   spareW: boolean;
   /** Prefix bytes that the instruction does not look at. */
   sparePrefixes: number[];
+  /** By how many places the legacy prefixes are rotated: their order is free. */
+  rotate: number;
+  /** A REX byte in front of other prefixes, where it counts for nothing; 0: none. */
+  deadRex: number;
   /** In the order of the encoding. */
   immediates: bigint[];
 }
@@ -81,6 +85,9 @@ export function encode(form: Form, choice: Choice): number[] {
   if (form.repeat !== '') bytes.push(form.repeat === 'rep' ? 0xf3 : 0xf2);
   if (form.size === 16) bytes.push(0x66);
   if (encoding.prefix in MANDATORY) bytes.push(MANDATORY[encoding.prefix]!);
+
+  for (let n = choice.rotate; n > 0 && bytes.length > 1; n--) bytes.push(bytes.shift()!);
+  if (choice.deadRex !== 0 && bytes.length > 0) bytes.unshift(choice.deadRex);
 
   const { address } = choice;
   const hasModrm = encoding.modrm !== null && encoding.modrm !== 'fixed';

@@ -31,7 +31,8 @@ const SIZES_BY_NAME: Record<string, number> = {
   FLDENV: 28,
 };
 
-function memoryBytes(variant: Variant): number {
+/** Bytes of the memory operand that ModRM names: 0 where there is none. */
+export function memoryBytes(variant: Variant): number {
   const { form } = variant;
   if (!form.memory) return 0;
   const rm = rmOperand(form.operands);
@@ -93,6 +94,26 @@ function chooseImmediate(random: Random, variant: Variant, notation: string, off
   return integer(random);
 }
 
+/** Prefixes without effect, and orders of prefixes without difference. */
+function chooseSpares(random: Random, variant: Variant, choice: Choice): void {
+  const { form } = variant;
+  const plain = form.encoding.prefix === 'none' && form.repeat === '' && form.definition.rep !== true;
+  if (variant.bytes !== 'legacy' && random.chance(0.05)) choice.rex = true;
+  // Segments without a base in 64-bit mode.
+  if (random.chance(0.03)) choice.sparePrefixes.push(random.pick([0x26, 0x2e, 0x36, 0x3e]));
+  // Of two segments with a base the last one counts.
+  if (variant.segment !== 'none' && random.chance(0.03)) choice.sparePrefixes.push(random.pick([0x64, 0x65]));
+  else if (random.chance(0.2)) choice.rotate = random.below(4);
+  // With REX.W, 66 changes nothing.
+  if (plain && form.size === 64 && !form.definition.default64 && random.chance(0.03))
+    choice.sparePrefixes.push(0x66);
+  // Repeat prefixes where nothing repeats (but F3 90 is PAUSE).
+  if (plain && form.encoding.map === 0 && form.encoding.opcode !== 0x90 && random.chance(0.02)) {
+    choice.sparePrefixes.push(random.pick([0xf2, 0xf3]));
+  }
+  if (random.chance(0.02)) choice.deadRex = random.between(0x40, 0x4f);
+}
+
 /** @param target where a memory operand with a fixed address (rip, disp32, moffs) lies */
 export function chooseInstruction(random: Random, variant: Variant, target: number): Instruction {
   const { form } = variant;
@@ -107,7 +128,6 @@ export function chooseInstruction(random: Random, variant: Variant, target: numb
   const legacy = variant.bytes === 'legacy';
   const registers = legacy ? 8 : 16;
   const addressing = variant.addressing === 'any' ? random.pick(ADDRESSINGS) : variant.addressing;
-  const plain = encoding.prefix === 'none';
   const choice: Choice = {
     reg: random.below(registers),
     rm: random.below(registers),
@@ -118,14 +138,14 @@ export function chooseInstruction(random: Random, variant: Variant, target: numb
     rex: variant.bytes === 'rex',
     spareW: false,
     sparePrefixes: [],
+    rotate: 0,
+    deadRex: 0,
     immediates: encoding.immediates.map((notation) =>
       notation === 'a' ? BigInt(target) : chooseImmediate(random, variant, notation, offset),
     ),
   };
   for (const operand of form.operands) {
     if (operand.kind === 'S') choice.reg = random.pick([0, 2, 3, 4, 5]);
-    if (operand.kind === 'P') choice.reg &= 7;
-    if ((operand.kind === 'Q' || operand.kind === 'N') && !form.memory) choice.rm &= 7;
   }
   if (form.memory) {
     choice.address = chooseAddress(random, addressing, target, offset);
@@ -136,15 +156,16 @@ export function chooseInstruction(random: Random, variant: Variant, target: numb
     }
     if (choice.address.size === 0 && (choice.address.base & 7) === 5) choice.address.base = 3;
   }
-  // Prefixes without effect: a segment that has no base in 64-bit mode, an empty REX.
-  if (!legacy && random.chance(0.05)) choice.rex = true;
-  if (variant.segment === 'none' && random.chance(0.03)) {
-    choice.sparePrefixes.push(random.pick([0x26, 0x2e, 0x36, 0x3e]));
+  chooseSpares(random, variant, choice);
+  let bytes = encode(form, choice);
+  // As long as can be, and too long by one.
+  if (random.chance(0.01)) {
+    const length = random.pick([15, 15, 16]);
+    while (bytes.length < length) {
+      choice.sparePrefixes.push(0x2e);
+      bytes = encode(form, choice);
+    }
   }
-  // With REX.W, 66 changes nothing.
-  if (plain && form.size === 64 && !form.definition.default64 && random.chance(0.03))
-    choice.sparePrefixes.push(0x66);
-  const bytes = encode(form, choice);
   return { variant, choice, bytes, offset, memoryBytes: memoryBytes(variant) };
 }
 

@@ -47,6 +47,16 @@ function descriptor(selector: number): readonly [number, number] | null {
   return DESCRIPTORS[offset] ?? [0, 0];
 }
 
+const LEGACY_PREFIXES = [0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3];
+/** CMPS and SCAS. */
+const COMPARISONS = [0xa6, 0xa7, 0xae, 0xaf];
+
+/** A fault takes a repeated comparison's flags back to its beginning, which single steps do not know. */
+function steppable(code: Uint8Array): boolean {
+  const opcode = code.find((byte) => !LEGACY_PREFIXES.includes(byte) && (byte & 0xf0) !== 0x40);
+  return opcode === undefined || !COMPARISONS.includes(opcode);
+}
+
 export class ProcessorEngine implements Engine {
   readonly name = 'interpreter';
   private readonly memory: Memory;
@@ -100,7 +110,7 @@ export class ProcessorEngine implements Engine {
         code = text;
       }
       this.load(batch, at);
-      const exit = this.execute();
+      const exit = this.execute(steppable(bytes));
       this.store(out, exit);
       this.restore(batch, at);
     }
@@ -109,9 +119,9 @@ export class ProcessorEngine implements Engine {
   }
 
   /** Runs to the exit. Some cases (by their registers, so that a replay does the same) go in single steps. */
-  private execute(): Exit {
+  private execute(mayStep: boolean): Exit {
     const { cpu, processor } = this;
-    if ((cpu.regLow(9) & 7) !== 5) return processor.run(cpu, MOST_INSTRUCTIONS);
+    if (!mayStep || (cpu.regLow(9) & 7) !== 5) return processor.run(cpu, MOST_INSTRUCTIONS);
     for (let steps = 0; steps < MOST_INSTRUCTIONS; steps++) {
       const exit = processor.step(cpu);
       if (exit !== Exit.Budget) return exit;

@@ -6,9 +6,9 @@
  */
 import { compare, type Difference } from './compare.ts';
 import type { Engine } from './engine.ts';
-import { chooseInstruction, type Instruction } from './instruction.ts';
+import { chooseInstruction, type Instruction, memoryBytes } from './instruction.ts';
 import { Random } from './random.ts';
-import { addCase, target } from './states.ts';
+import { addCase, operandAddress } from './states.ts';
 import type { Variant } from './variants.ts';
 import { Batch, HUNG, PLACE, RESULT } from './wire.ts';
 
@@ -130,7 +130,7 @@ export function runPlan(plan: Plan, oracle: Engine, engine: Engine): Report {
       let left = Math.min(PASS_STATES, plan.states - pass * PASS_STATES);
       if (late) left = Math.min(left, STATES_PER_INSTRUCTION);
       while (left > 0) {
-        const fixed = target(random, 16);
+        const fixed = operandAddress(random, Math.max(memoryBytes(variant), 1));
         const instruction = chooseInstruction(random, variant, fixed);
         for (let i = Math.min(left, STATES_PER_INSTRUCTION); i > 0; i--, left--) {
           pending.push({ instruction, target: addCase(random, batch, instruction) });

@@ -41,6 +41,15 @@ export function target(random: Random, size: number): number {
   return PLACE.codeBase + random.below(PLACE.codeSize - size);
 }
 
+/** The address of a memory operand. */
+export function operandAddress(random: Random, bytes: number): number {
+  // Images of the x87 state: not across pages of different kinds (see ANY_FAULT_ADDRESS).
+  if (bytes >= 28) return target(random, 256) & ~(random.chance(0.9) ? 0x1ff : 0x1f7);
+  const address = target(random, bytes);
+  // 16-byte operands want alignment more often than chance gives it.
+  return bytes >= 16 && random.chance(0.7) ? address & ~15 : address;
+}
+
 /** A place in the code region that is not the instruction itself. */
 function codeAddress(random: Random, instruction: Instruction): bigint {
   const offset = random.below(PLACE.codeSize);
@@ -352,6 +361,18 @@ function interruptFrame(state: State): void {
   state.pokeInteger(slot(4), bytes, random.chance(0.8) ? 0x2bn : selector(random));
 }
 
+/** Whether bytes that the mask leaves out can fault is open: not across pages, and seldom without a byte to store. */
+function maskedStore(state: State): void {
+  const { random, batch, instruction } = state;
+  state.pointTo(RDI, target(random, 16) & ~15, true);
+  const { rm } = instruction.choice;
+  const fx = batch.at + CASE.fx;
+  const mmx = instruction.variant.form.definition.name === 'MASKMOVQ';
+  const top = (batch.view.getUint16(fx + FX.fsw, true) >> 11) & 7;
+  const at = mmx ? FX.st + 16 * (((rm & 7) - top) & 7) : FX.xmm + 16 * rm;
+  batch.view.setUint8(fx + at, batch.view.getUint8(fx + at) | 0x80);
+}
+
 function conditionalExchange(state: State): void {
   const { random } = state;
   if (random.chance(0.5)) return;
@@ -440,7 +461,7 @@ const BEFORE: readonly [RegExp, (state: State) => void][] = [
     (state) => state.pin(RBP, state.random.chance(0.9) ? stackPointer(state.random) : integer(state.random)),
   ],
   [/^XLAT/, (state) => state.pointTo(RBX, target(state.random, 1) - Number(state.regs[RAX]! & 0xffn), true)],
-  [/^MASKMOV/, (state) => state.pointTo(RDI, target(state.random, 16), true)],
+  [/^MASKMOV/, maskedStore],
   [
     /^(SHL|SAL|SHR|SAR|ROL|ROR|RCL|RCR|SHLD|SHRD)$/,
     (state) => {
@@ -529,10 +550,8 @@ export function addCase(random: Random, batch: Batch, instruction: Instruction):
     const { address } = instruction.choice;
     const fixed = address.base < 0 && address.index < 0;
     const bytes = Math.max(instruction.memoryBytes, 1);
-    let linear = fixed ? 0n : BigInt(target(random, bytes));
+    let linear = fixed ? 0n : BigInt(operandAddress(random, bytes));
     if (!fixed && random.chance(0.02)) linear = random.u64() % TWO_64;
-    // Images and 16-byte operands want alignment more often than chance gives it.
-    if (bytes >= 16 && random.chance(0.7)) linear &= ~15n;
     state.address(linear);
     fillMemory(state, kind);
   }

@@ -31,6 +31,8 @@ export interface Undefined {
   belowStack: number;
   /** The address of the fault: which of several accesses faults first. */
   faultAddress: boolean;
+  /** Whether x87 TOP and tags are those of MMX mode already: compare the registers by their physical numbers. */
+  mmxMode: boolean;
   /** Ranges of the memory operand, in bytes from its start, that hold no defined value. */
   memory: readonly (readonly [number, number])[];
 }
@@ -64,12 +66,19 @@ function shiftCount(instruction: Instruction, view: DataView, at: number): numbe
   return view.getUint8(at + CASE.regs + 8);
 }
 
+/** Several accesses, or one of many bytes: which of their pages is asked for first is the processor's own business. */
+const ANY_FAULT_ADDRESS =
+  /^(RETF|IRET|ENTER|.* far|FXSAVE.*|FXRSTOR.*|MASKMOV.*|FNSAVE|FRSTOR|FNSTENV|FLDENV)$/;
+/** MMX instructions that store: Intel's processors are in MMX mode even where the store faults. */
+const MMX_STORE = /^(MOVD\/MOVQ|MOVQ|MOVNTQ|MASKMOVQ)$/;
+
 /**
  * A fault undoes everything but what lies below the stack pointer, where a push that cannot complete may have begun.
- * The order in which a far transfer reads its operands is the processor's own business.
  */
 function afterFault(instruction: Instruction, open: Undefined): Undefined {
   const { name } = instruction.variant.form.definition;
+  // A store of 10 bytes over the end of a page may have stored the first 8.
+  const halfDone = /^(FSTP|FBSTP)$/.test(name) && instruction.memoryBytes === 10;
   return {
     ...open,
     flags: 0,
@@ -77,9 +86,10 @@ function afterFault(instruction: Instruction, open: Undefined): Undefined {
     destination: false,
     lanes: 0,
     ulps: 0,
-    memory: [],
+    memory: halfDone ? [[0, 10]] : [],
     belowStack: name.startsWith('CALL') || name === 'ENTER' ? 24 : 0,
-    faultAddress: /^(RETF|IRET|ENTER|.* far)$/.test(name),
+    faultAddress: ANY_FAULT_ADDRESS.test(name),
+    mmxMode: MMX_STORE.test(name),
   };
 }
 
@@ -112,8 +122,11 @@ function undefinedByInstruction(instruction: Instruction, view: DataView, at: nu
     halves: [],
     belowStack: 0,
     faultAddress: false,
+    mmxMode: false,
     memory: [],
   };
+  // Whether an approximation was rounded up is not the same question for another approximation.
+  if (result.ulps > 0) result.status |= CONDITION['C1']!;
   if (/^FXSAVE/.test(definition.name)) result.memory = POINTERS_FXSAVE;
   if (/^F(NSTENV|NSAVE|STENV|SAVE)$/.test(definition.name)) result.memory = POINTERS_ENVIRONMENT;
   if (!/^(SHL|SAL|SHR|SAR|ROL|ROR|RCL|RCR|SHLD|SHRD)$/.test(definition.name)) return result;
