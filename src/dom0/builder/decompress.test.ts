@@ -34,7 +34,12 @@ function sample(size: number): Uint8Array {
 
 /** Runs a compressor of the machine. */
 function pack(tool: string, args: string[], data: Uint8Array): Uint8Array {
-  return new Uint8Array(execFileSync(tool, args, { input: data, maxBuffer: 64 << 20 }));
+  try {
+    return new Uint8Array(execFileSync(tool, args, { input: data, maxBuffer: 64 << 20 }));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    throw new Error(`${tool} is missing, run: sudo apt-get install xz-utils lz4 zstd`);
+  }
 }
 
 const data = sample(700_000);

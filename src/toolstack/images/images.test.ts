@@ -78,19 +78,16 @@ describe('the cache', () => {
 });
 
 describe('cpio archives', () => {
-  it('are read by the cpio of others', async () => {
+  it('are as the kernel reads them', () => {
     const archive = new CpioArchive(86400);
     archive.file('etc/deep/file', 'text\n', 0o600);
     archive.file('bin/tool', bytes('#!/bin/sh\n'), 0o755);
     archive.symlink('bin/link', 'tool');
     archive.directory('tmp', 0o1777);
     archive.characterDevice('dev/console', 5, 1);
-    const file = join(directory, 'a.cpio');
     const data = archive.finish();
-    await writeFile(file, data);
     expect(data.length % 512).toBe(0);
-    const list = execFileSync('tar', ['--version']) && listCpio(data);
-    expect(list).toEqual([
+    expect(listCpio(data)).toEqual([
       ['etc', 0o40755, 0],
       ['etc/deep', 0o40755, 0],
       ['etc/deep/file', 0o100600, 5],
