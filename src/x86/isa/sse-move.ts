@@ -47,9 +47,11 @@ const fromHigh = (c: Semantics): void => {
   c.setV(0, v128.shuffle(a, a, byLanes(8, 1, 1)));
 };
 
-/** #GP(0) unless the operand begins at a multiple of 16. */
+/** #GP(0) unless the operand begins at a multiple of 16; an address that is not canonical faults as such. */
 const aligned = (c: Semantics): void => {
-  c.raiseIf(i32.and(i32.wrap(c.address()), 15), VECTOR.GP, 0);
+  const va = c.f.let(c.address());
+  const canonical = i64.eq(i64.shr_s(i64.shl(va, 16), 16), va);
+  c.raiseIf(i32.and(i64.ne(i64.and(va, 15), 0), canonical), VECTOR.GP, 0);
 };
 
 const nothing = (): void => {};
