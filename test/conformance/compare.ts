@@ -91,6 +91,7 @@ function compareFx(out: Comparison, a: DataView, x: number, b: DataView, y: numb
     ['fcw', FX.fcw, 0xffff],
     ['fsw', FX.fsw, 0xffff & ~open.status & (open.mmxMode ? ~FSW_TOP : ~0)],
     ['mxcsr', FX.mxcsr, 0xffff],
+    ['fop', FX.fop, 0x7ff],
   ] as const) {
     const expected = a.getUint16(x + offset, true) & mask;
     const got = b.getUint16(y + offset, true) & mask;
@@ -98,6 +99,14 @@ function compareFx(out: Comparison, a: DataView, x: number, b: DataView, y: numb
   }
   const tags = [a.getUint8(x + FX.ftw), b.getUint8(y + FX.ftw)];
   if (tags[0] !== tags[1] && !open.mmxMode) out.add('ftw', hex(tags[0]!, 2), hex(tags[1]!, 2));
+  for (const [name, offset] of [
+    ['fip', FX.fip],
+    ['fdp', FX.fdp],
+  ] as const) {
+    const expected = a.getBigUint64(x + offset, true);
+    const got = b.getBigUint64(y + offset, true);
+    if (expected !== got) out.add(name, hex(expected, 16), hex(got, 16));
+  }
   // ST(i) of the one is ST(i + shift) of the other where the same physical registers are compared.
   const top = (view: DataView, from: number): number => (view.getUint16(from + FX.fsw, true) & FSW_TOP) >> 11;
   const shift = open.mmxMode ? top(a, x) - top(b, y) : 0;
@@ -152,6 +161,15 @@ function initialWord(batch: Batch, index: number, offset: number): bigint {
     patch += 8 + align8(length);
   }
   return new DataView(word.buffer).getBigUint64(0, true);
+}
+
+/** A mask of the bits of a general register that are to be compared. */
+function registerMask(instruction: Instruction, open: Undefined, register: number): bigint {
+  const { variant, choice } = instruction;
+  if (open.halves.includes(register)) return 0xffffffffn;
+  if (open.destination && !variant.form.memory && register === choice.rm) return 0n;
+  if (open.limitBits && register === choice.reg) return ~0xf0000n;
+  return -1n;
 }
 
 /** A mask of the bits of the word at `offset` of the data region that are to be compared. */
@@ -209,12 +227,9 @@ export function compare(
   };
   if (!open.faultAddress) wide('cr2', RESULT.cr2);
   wide('rip', RESULT.rip);
-  const { form } = instruction.variant;
-  const writtenRegister = open.destination && !form.memory ? instruction.choice.rm : -1;
-  for (let i = 0; i < 16; i++)
-    if (i !== writtenRegister) {
-      wide(REGISTER_NAMES[i]!, RESULT.regs + 8 * i, open.halves.includes(i) ? 0xffffffffn : -1n);
-    }
+  for (const [i, name] of REGISTER_NAMES.entries()) {
+    wide(name, RESULT.regs + 8 * i, registerMask(instruction, open, i));
+  }
   const flagMask = ~(open.flags | FLAG.RF);
   const flags = a.getUint32(x + RESULT.rflags, true) & flagMask;
   const gotFlags = b.getUint32(y + RESULT.rflags, true) & flagMask;

@@ -1,5 +1,5 @@
 /**
- * A sample of the conformance run: every form, with as many states as fit into the time. `npm run conformance` is
+ * A sample of the conformance run: every form with a few states, the same ones every time. `npm run conformance` is
  * the long run.
  */
 import { expect, test } from 'vitest';
@@ -10,13 +10,13 @@ import { ProcessorEngine } from './processor.ts';
 import { runPlan } from './run.ts';
 import { allVariants } from './variants.ts';
 
-const TIME_LIMIT = 20_000;
+const STATES = 12;
 
-test('our processor does what the host CPU does', { timeout: 6 * TIME_LIMIT }, () => {
+test('our processor does what the host CPU does', { timeout: 180_000 }, () => {
   const { variants, excluded } = allVariants(definitions);
   const engine = new ProcessorEngine();
   const oracle = new NativeEngine(process.cwd());
-  const report = runPlan({ variants, seed: 'npm test', states: 1000, timeLimit: TIME_LIMIT }, oracle, engine);
+  const report = runPlan({ variants, seed: 'npm test', states: STATES }, oracle, engine);
   console.log(`${summary(report, engine.name)}\nnot compared: ${excluded.join(' ')}`);
   expect(report.failures.slice(0, 5).map(failureText).join('\n\n')).toBe('');
   expect(report.mismatches).toBe(0);

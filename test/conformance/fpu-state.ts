@@ -68,6 +68,10 @@ export function fpuState(random: Random, view: DataView, at: number, name: strin
   view.setUint16(at + FX.fsw, status, true);
   view.setUint8(at + FX.ftw, tags(random, (status >> 11) & 7));
   view.setUint32(at + FX.mxcsr, mxcsr(random), true);
+  view.setUint16(at + FX.fop, random.below(0x800), true);
+  for (const pointer of [FX.fip, FX.fdp]) {
+    view.setBigUint64(at + pointer, BigInt.asUintN(64, BigInt.asIntN(48, random.u64())), true);
+  }
   const mmx = !name.startsWith('F');
   for (let i = 0; i < 8; i++) {
     const st = at + FX.st + i * 16;

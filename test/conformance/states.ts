@@ -240,7 +240,7 @@ class State {
 /** Flags worth loading: everything but TF, which would end the case before its trap. */
 const popFlags = (random: Random): bigint => integer(random) & ~0x100n;
 
-/** Values that POP and MOV may put into a segment register. Linux' user code and data, null, and bad ones. */
+/** Selectors: Linux' user code and data (processor.ts has the same descriptors), null, its kernel's, and none at all. */
 function selector(random: Random): bigint {
   return random.pick([
     0n,
@@ -517,6 +517,7 @@ const AFTER: readonly [RegExp, (state: State) => void][] = [
       if (map === 0 && opcode === 0x8e) state.setRm(16, selector(state.random));
     },
   ],
+  [/^(LAR|LSL|VERR|VERW)$/, (state) => state.setRm(16, selector(state.random))],
   [/^POP [FG]S$/, (state) => state.pokeInteger(state.regs[RSP]!, 8, selector(state.random))],
   [
     /^LDMXCSR$/,

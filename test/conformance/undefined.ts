@@ -25,6 +25,8 @@ export interface Undefined {
    */
   lanes: number;
   ulps: number;
+  /** LAR: bits 16-19 of the result. */
+  limitBits: boolean;
   /** Registers of which only the low half is compared. */
   halves: readonly number[];
   /** Bytes below the stack pointer that may have been written. */
@@ -119,6 +121,7 @@ function undefinedByInstruction(instruction: Instruction, view: DataView, at: nu
     destination: false,
     lanes: /^(RCP|RSQRT)[PS]S$/.test(definition.name) ? LANE_ERROR : 0,
     ulps: TRANSCENDENTAL.test(definition.name) ? 2 : 0,
+    limitBits: definition.name === 'LAR',
     halves: [],
     belowStack: 0,
     faultAddress: false,

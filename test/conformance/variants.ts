@@ -51,10 +51,6 @@ export const EXCLUDED: Readonly<Record<string, string>> = {
   SMSW: 'emulated by the host kernel (UMIP)',
   STR: 'emulated by the host kernel (UMIP)',
   XGETBV: 'the host has more state components',
-  LAR: "the host's descriptor tables differ",
-  LSL: "the host's descriptor tables differ",
-  VERR: "the host's descriptor tables differ",
-  VERW: "the host's descriptor tables differ",
 };
 
 /** Implicit memory operands without ModRM: rsi, rbx, rdi, moffs. */
