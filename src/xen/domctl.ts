@@ -11,6 +11,7 @@ import { fillHypercallPage } from './hypercall-page.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import { FrameType } from './mm/frame-table.ts';
 import { ERRNO } from './public/errno.ts';
+import { GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE } from './public/grant_table.ts';
 import { SHUTDOWN_MAX } from './public/sched.ts';
 import { RUNSTATE } from './public/vcpu.ts';
 import { VIRQ } from './public/xen.ts';
@@ -169,6 +170,16 @@ export class Control {
   /** A port of the domain whose other end is Domain 0. */
   evtchnAllocUnbound(domid: number): number {
     return this.need(domid).events.allocUnbound(0);
+  }
+
+  /** Grants Domain 0 the console's and the xenstore's page, by the references that are reserved for them. */
+  seedGrantTable(domid: number, consoleMfn: number, xenstoreMfn: number): void {
+    const { grants } = this.need(domid);
+    const seeds = [
+      [GNTTAB_RESERVED_CONSOLE, consoleMfn],
+      [GNTTAB_RESERVED_XENSTORE, xenstoreMfn],
+    ] as const;
+    for (const [ref, mfn] of seeds) if (!grants.seed(ref, mfn)) throw new HypercallError(ERRNO.ENOMEM);
   }
 
   /** Signals a port of the domain. Nothing happens if the domain or the port is gone: it may just have ended. */

@@ -162,6 +162,8 @@ export class Hypervisor {
     for (const vcpu of domain.vcpus) this.vcpuOfCpu.delete(vcpu.cpu.address);
     domain.destroy();
     this.domains.delete(domain.id);
+    this.notifications.flush();
+    this.notifications.forget(domain.id);
   }
 
   private addVcpu(domain: Domain, id: number): void {

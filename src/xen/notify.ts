@@ -40,12 +40,18 @@ export class NotificationQueue {
         return;
       case 'shutdown':
         this.flush();
-        this.credits.delete(notification.domid);
         this.tell(notification);
         return;
       default:
         this.tell(notification);
     }
+  }
+
+  /** The domain is gone. */
+  forget(domid: number): void {
+    this.events.delete(domid);
+    this.text.delete(domid);
+    this.credits.delete(domid);
   }
 
   /** Tells what was collected. */

@@ -3,10 +3,12 @@
  * in its place: a few that kernels still use although they could make a hypercall. And the forced-emulation prefix,
  * with which a guest asks for CPUID as Xen answers it.
  */
+import type { Cpu, VirtualAddress } from '../x86/cpu.ts';
 import { CPU, FLAG, RAX, RBX, RCX, RDX, VECTOR } from '../x86/state.ts';
 import { emulatedCpuid } from './cpuid.ts';
 import { readDebugRegister, writeDebugRegister } from './debugreg.ts';
 import { HypercallError } from './hypercall.ts';
+import { flushPageLocal } from './mm/tlb.ts';
 import { readMsr, readsAsZero, writeMsr } from './msr.ts';
 import { injectException } from './traps.ts';
 import type { Vcpu } from './vcpu.ts';
@@ -34,6 +36,8 @@ class Reader {
   operandSize: 2 | 4 | 8 = 4;
   rex = 0;
   repeat = false;
+  /** Offset of the segment base that a prefix chose. */
+  segment: number = CPU.zero;
 
   constructor(bytes: Uint8Array) {
     this.bytes = bytes;
@@ -49,6 +53,8 @@ class Reader {
       const byte = this.next();
       if (byte === 0x66) this.operandSize = 2;
       else if (byte === 0xf2 || byte === 0xf3) this.repeat = true;
+      else if (byte === 0x64) this.segment = CPU.fsBase;
+      else if (byte === 0x65) this.segment = CPU.gsBase;
       else if (byte >>> 4 === 4) {
         this.rex = byte;
         if (byte & 8) this.operandSize = 8;
@@ -57,10 +63,37 @@ class Reader {
       if (this.at >= this.bytes.length) return 0;
     }
   }
+
+  /** A displacement of four bytes. */
+  next32(): number {
+    return this.next() | (this.next() << 8) | (this.next() << 16) | (this.next() << 24);
+  }
+
+  /** The address that a ModRM byte with a memory operand, and what follows it, says. */
+  address(cpu: Cpu, modrm: number): VirtualAddress {
+    const mod = modrm >>> 6;
+    let base = modrm & 7;
+    let address = cpu.number(this.segment);
+    if (base === 4) {
+      const sib = this.next();
+      const index = ((sib >>> 3) & 7) | ((this.rex & 2) << 2);
+      if (index !== 4) address += cpu.regNumber(index) * (1 << (sib >>> 6));
+      base = sib & 7;
+      if (mod === 0 && base === 5) return address + this.next32();
+    } else if (mod === 0 && base === 5) {
+      // Relative to the next instruction; no immediate follows in what is emulated.
+      const displacement = this.next32();
+      return address + cpu.rip + this.at + displacement;
+    }
+    address += cpu.regNumber(base | ((this.rex & 1) << 3));
+    if (mod === 1) address += (this.next() << 24) >> 24;
+    if (mod === 2) address += this.next32();
+    return address;
+  }
 }
 
-/** Segment and address-size prefixes, LOCK: of no meaning for what is emulated. */
-const SKIPPED: ReadonlySet<number> = new Set([0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x67, 0xf0]);
+/** Other segment prefixes, address size, LOCK: of no meaning for what is emulated. */
+const SKIPPED: ReadonlySet<number> = new Set([0x26, 0x2e, 0x36, 0x3e, 0x67, 0xf0]);
 
 /**
  * #GP: carries the instruction out if it is one that the guest may have carried out.
@@ -261,11 +294,16 @@ function twoByte(vcpu: Vcpu, reader: Reader): Outcome {
   }
 }
 
-/** 0F 01: invlpg, lmsw, smsw (the last two with a register only). lgdt and lidt are refused: there are hypercalls. */
+/** 0F 01: invlpg; lmsw and smsw with a register. lgdt and lidt are refused: there are hypercalls for them. */
 function systemGroup(vcpu: Vcpu, reader: Reader): Outcome {
   const modrm = reader.next();
   const register = (modrm & 7) | ((reader.rex & 1) << 3);
-  if (modrm >>> 6 !== 3) return null;
+  if (modrm >>> 6 !== 3) {
+    if (((modrm >>> 3) & 7) !== 7) return null;
+    const address = reader.address(vcpu.cpu, modrm);
+    flushPageLocal(vcpu, address);
+    return 'done';
+  }
   switch ((modrm >>> 3) & 7) {
     case 4:
       vcpu.cpu.setRegNumber(register, cr0(vcpu));
