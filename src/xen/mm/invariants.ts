@@ -1,6 +1,6 @@
 /**
  * Works out all types and counts of a domain anew, from its page tables and from who else holds frames, and
- * compares: the independent second opinion on page-tables.ts. Slow; for tests and for `debug`.
+ * compares: the independent second opinion on page-tables.ts. Slow; for tests.
  */
 import { PTE, PTE_HIGH, PTES, XEN_END_SLOT, XEN_FIRST_SLOT } from '../public/mmu.ts';
 import { ALLOCATED, type FrameTable, FrameType, Kind, PINNED, VALIDATED } from './frame-table.ts';
