@@ -1,4 +1,5 @@
 /** The hypercall xen_version (public/version.h): who this hypervisor is and what it offers. */
+import { PAGE_SIZE } from '../machine/memory.ts';
 import type { VirtualAddress } from '../x86/cpu.ts';
 import type { Arguments } from './hypercall.ts';
 import { ERRNO } from './public/errno.ts';
@@ -20,7 +21,6 @@ export const XEN_VERSION = { major: 4, minor: 17, extra: '-xenolith' } as const;
 /** The interfaces that domains may be built for. */
 export const XEN_CAPABILITIES = 'xen-3.0-x86_64';
 
-const PAGE_SIZE = 4096;
 const COMPILE_INFO = { compiler: 'TypeScript', compile_by: 'xenolith', compile_domain: '', compile_date: '' };
 /** What an unprivileged domain reads where the answer is not for it. */
 const DENIED = '<denied>';

@@ -11,7 +11,7 @@ export function domainPath(domid: number): string {
 /** The absolute form of a path: a relative one starts in the domain's own part. null: not a path. */
 export function absolutePath(path: string, domid: number): string | null {
   if (path.startsWith('/')) return isPath(path) ? path : null;
-  if (path.length > XENSTORE_REL_PATH_MAX) return null;
+  if (path.startsWith('@') || path.length > XENSTORE_REL_PATH_MAX) return null;
   const absolute = `${domainPath(domid)}/${path}`;
   return isPath(absolute) ? absolute : null;
 }
