@@ -6,7 +6,7 @@ import type { Engine } from './engine.ts';
 import { NativeEngine } from './native.ts';
 import { runPlan } from './run.ts';
 import { allVariants } from './variants.ts';
-import { type Batch, RESULT, type Results } from './wire.ts';
+import { type Batch, COMPLETE, RESULT, type Results } from './wire.ts';
 
 const exec = (): void => {};
 const SOME: Definition[] = [
