@@ -91,6 +91,8 @@ export class Hypervisor {
   /** System time until which the guest may run before the clock is looked at. */
   private lookAt = 0;
   private lookNow = false;
+  /** The vCPU that runs gave its turn away. */
+  private endSlice = false;
 
   constructor(memory: Memory, frames: Frames, createProcessor: ProcessorFactory, host: HypervisorHost) {
     this.memory = memory;
@@ -214,6 +216,12 @@ export class Hypervisor {
     if (deadline < this.lookAt) this.lookNow = true;
   }
 
+  /** A vCPU lets the others go first, if there are any. */
+  yield(vcpu: Vcpu): void {
+    this.scheduler.yield(vcpu);
+    if (this.scheduler.pick() !== vcpu) this.endSlice = true;
+  }
+
   /**
    * Runs what is runnable for a slice.
    * @returns 0: there is more to do; otherwise ns until the next timer (Infinity: nothing will happen by itself)
@@ -229,14 +237,14 @@ export class Hypervisor {
       return next === Number.POSITIVE_INFINITY ? next : Math.max(next - now, 1);
     }
     this.switchTo(vcpu);
+    this.endSlice = false;
     const start = now;
     const end = now + SLICE;
     do {
-      const part = this.runUntilClock(vcpu, now, end);
-      now = part;
+      now = this.runUntilClock(vcpu, now, end);
       this.timers.expire(now);
       if (vcpu.period !== 0 && now >= vcpu.nextPeriod && vcpu.runnable) vcpu.tick(now);
-    } while (now < end && vcpu.runnable);
+    } while (now < end && vcpu.runnable && !this.endSlice);
     this.scheduler.charge(vcpu, now - start);
     this.notifications.flush();
     return 0;
@@ -261,7 +269,7 @@ export class Hypervisor {
     const before = cpu.number(CPU.instructions);
     let left = budget;
     let executed = before;
-    while (left > 0 && vcpu.runnable && !this.lookNow) {
+    while (left > 0 && vcpu.runnable && !this.lookNow && !this.endSlice) {
       try {
         deliverPending(vcpu);
         if (!vcpu.runnable) break;

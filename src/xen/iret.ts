@@ -22,13 +22,14 @@ const WORDS = IRET_CONTEXT.size / 4;
 /** iret(): the context lies on the guest kernel's stack. rax comes from there as well. */
 export function iret(vcpu: Vcpu, _args: Arguments): number {
   const { cpu } = vcpu;
-  const frame = readFrame(vcpu);
-  if (frame === null) return NO_RESULT;
-  const low = (offset: number) => frame[offset >>> 2]!;
-  const number = (offset: number) => join64(frame[offset >>> 2]!, frame[(offset >>> 2) + 1]!);
+  const frame = frameWord(vcpu);
+  if (frame < 0) return NO_RESULT;
+  const { u32 } = vcpu.memory;
+  const low = (offset: number) => u32[frame + (offset >>> 2)]!;
+  const number = (offset: number) => join64(low(offset), low(offset + 4));
   const copy = (offset: number, register: number) => {
-    cpu.put(CPU.regs + register * 8, frame[offset >>> 2]!);
-    cpu.put(CPU.regs + register * 8 + 4, frame[(offset >>> 2) + 1]!);
+    cpu.put(CPU.regs + register * 8, low(offset));
+    cpu.put(CPU.regs + register * 8 + 4, low(offset + 4));
   };
 
   let cs = low(IRET_CONTEXT.cs) & 0xffff;
@@ -73,22 +74,20 @@ export function iret(vcpu: Vcpu, _args: Arguments): number {
   return NO_RESULT;
 }
 
-/** The context as u32 words; null if the domain crashed because it cannot be read. */
-function readFrame(vcpu: Vcpu): Uint32Array | null {
-  const { guest, memory } = vcpu;
-  const at = vcpu.cpu.regNumber(RSP);
+/** Index of the u32 with which the context begins; -1 if the domain crashed because it cannot be read. */
+function frameWord(vcpu: Vcpu): number {
+  const { guest, memory, cpu } = vcpu;
+  const at = cpu.regNumber(RSP);
   try {
-    if ((at & 7) === 0 && (at & 0xfff) + IRET_CONTEXT.size <= 4096) {
-      const word = guest.linear(at, Access.Read) >>> 2;
-      return memory.u32.slice(word, word + WORDS);
-    }
-    const frame = new Uint32Array(WORDS);
-    for (let index = 0; index < WORDS; index++) frame[index] = guest.u32(at + index * 4);
-    return frame;
+    if ((at & 3) === 0 && (at & 0xfff) + IRET_CONTEXT.size <= 4096)
+      return guest.linear(at, Access.Read) >>> 2;
+    const word = (cpu.address + CPU.temp) >>> 2;
+    for (let index = 0; index < WORDS; index++) memory.u32[word + index] = guest.u32(at + index * 4);
+    return word;
   } catch (error) {
     if (!(error instanceof HypercallError)) throw error;
     vcpu.domain.crash('iret, but the stack with its context cannot be read', vcpu);
-    return null;
+    return -1;
   }
 }
 

@@ -63,7 +63,7 @@ export function schedOp(vcpu: Vcpu, args: Arguments): number {
   const at = args.number(1);
   switch (args.low(0)) {
     case SCHEDOP.yield:
-      domain.hypervisor.scheduler.yield(vcpu);
+      domain.hypervisor.yield(vcpu);
       return 0;
     case SCHEDOP.block:
       return block(vcpu);
@@ -95,7 +95,7 @@ export function schedOp(vcpu: Vcpu, args: Arguments): number {
 export function schedOpCompat(vcpu: Vcpu, args: Arguments): number {
   switch (args.low(0)) {
     case SCHEDOP.yield:
-      vcpu.domain.hypervisor.scheduler.yield(vcpu);
+      vcpu.domain.hypervisor.yield(vcpu);
       return 0;
     case SCHEDOP.block:
       return block(vcpu);
