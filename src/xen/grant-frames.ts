@@ -9,6 +9,7 @@
 import { OutOfFrames } from '../machine/frames.ts';
 import { type Memory, PAGE_SIZE } from '../machine/memory.ts';
 import type { Domain } from './domain.ts';
+import { HypercallError } from './hypercall.ts';
 import {
   GNTTAB_NR_RESERVED_ENTRIES,
   GRANT_ENTRY_V1,
@@ -278,9 +279,10 @@ function extend(domain: Domain, list: TableFrame[], count: number): boolean {
     try {
       const mfn = domain.memory.addXenFrame(machineFrame, { writable: true, guestMappable: true });
       list.push({ machineFrame, mfn });
-    } catch {
+    } catch (error) {
       frames.release(machineFrame);
-      return false;
+      if (error instanceof HypercallError) return false;
+      throw error;
     }
   }
   return true;

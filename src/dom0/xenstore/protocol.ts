@@ -6,6 +6,7 @@
  * events beyond the limit of bytes are lost to it. So nobody makes the store grow.
  */
 import { XENSTORE_PAYLOAD_MAX, type XenstoreErrorName, XS, XSD_SOCKMSG } from '../../xen/public/xs_wire.ts';
+import { OutputQueue } from './output.ts';
 import type { Caller } from './permissions.ts';
 import { carryOut, type Request } from './requests.ts';
 import { XenstoreError } from './store.ts';
@@ -16,12 +17,6 @@ import type { Xenstore } from './xenstore.ts';
 
 /** What a connection of Domain 0 may leave untaken before events are lost to it, in bytes. */
 const PRIVILEGED_OUTPUT_BYTES = 16 << 20;
-
-interface Message {
-  readonly bytes: Uint8Array;
-  /** Of an event: its path and token, for finding the same event again. */
-  readonly event: string | null;
-}
 
 /** A message with its header. @param payload at most XENSTORE_PAYLOAD_MAX bytes */
 export function encodeMessage(
@@ -49,11 +44,7 @@ export class Connection implements Watcher {
   /** The other side broke the protocol: nothing more is read, the transport ends the connection. */
   broken = false;
   private input = new Uint8Array(0);
-  private readonly output: Message[] = [];
-  /** Bytes of the first message that are gone already. */
-  private sent = 0;
-  private outputBytes = 0;
-  private readonly queuedEvents = new Set<string>();
+  private readonly output = new OutputQueue();
   /** Events that a request caused while it is carried out: they follow its answer. */
   private held: (() => void)[] | null = null;
   private closed = false;
@@ -64,18 +55,18 @@ export class Connection implements Watcher {
     this.caller = store.caller(domid);
   }
 
-  /** Whether it takes input now. A transport that feeds it all the same is not harmed: the bytes are kept. */
+  /**
+   * Whether it takes input now. What a transport brings all the same is kept, so it should ask.
+   */
   get ready(): boolean {
-    return (
-      !this.broken &&
-      !this.closed &&
-      (this.caller.privileged || this.output.length < this.store.quota.outstanding)
-    );
+    if (this.broken || this.closed) return false;
+    if (this.caller.privileged) return this.output.bytes < PRIVILEGED_OUTPUT_BYTES;
+    return this.output.length < this.store.quota.outstanding;
   }
 
   /** Bytes that wait to be taken. */
   get pending(): number {
-    return this.outputBytes - this.sent;
+    return this.output.bytes;
   }
 
   /** Takes bytes from the other side, in pieces of any size, and carries out what is complete. */
@@ -93,20 +84,7 @@ export class Connection implements Watcher {
 
   /** Up to `max` bytes for the other side. */
   take(max: number): Uint8Array {
-    const bytes = new Uint8Array(Math.min(max, this.pending));
-    let at = 0;
-    while (at < bytes.length) {
-      const message = this.output[0]!;
-      if (message.event !== null) this.queuedEvents.delete(message.event);
-      const piece = message.bytes.subarray(this.sent, this.sent + bytes.length - at);
-      bytes.set(piece, at);
-      at += piece.length;
-      this.sent += piece.length;
-      if (this.sent < message.bytes.length) break;
-      this.output.shift();
-      this.outputBytes -= message.bytes.length;
-      this.sent = 0;
-    }
+    const bytes = this.output.take(max);
     this.pump();
     return bytes;
   }
@@ -121,10 +99,7 @@ export class Connection implements Watcher {
     this.transactions.clear();
     this.store.watches.removeAll(this);
     this.input = new Uint8Array(0);
-    this.output.length = 0;
-    this.outputBytes = 0;
-    this.sent = 0;
-    this.queuedEvents.clear();
+    this.output.clear();
     this.broken = false;
   }
 
@@ -170,7 +145,7 @@ export class Connection implements Watcher {
     }
     const held = this.held;
     this.held = null;
-    this.push({ bytes: encodeMessage(type, request.id, request.transaction, payload), event: null });
+    this.push(encodeMessage(type, request.id, request.transaction, payload));
     for (const event of held) event();
   }
 
@@ -179,18 +154,16 @@ export class Connection implements Watcher {
     // A path below a watched one can be too long to be told together with the token.
     if (event.length > XENSTORE_PAYLOAD_MAX) return;
     // The same event that was not taken yet tells as much as two of them.
-    if (this.queuedEvents.has(event)) return;
+    if (this.output.has(event)) return;
     const limit = this.caller.privileged ? PRIVILEGED_OUTPUT_BYTES : this.store.quota.outputBytes;
     if (this.pending + event.length > limit) return;
-    this.queuedEvents.add(event);
-    this.push({ bytes: encodeMessage(XS.WATCH_EVENT, 0, 0, toBytes(event)), event });
+    this.push(encodeMessage(XS.WATCH_EVENT, 0, 0, toBytes(event)), event);
   }
 
-  private push(message: Message): void {
+  private push(bytes: Uint8Array, event: string | null = null): void {
     if (this.closed) return;
     const first = this.output.length === 0;
-    this.output.push(message);
-    this.outputBytes += message.bytes.length;
+    this.output.push(bytes, event);
     if (first) this.onOutput();
   }
 }

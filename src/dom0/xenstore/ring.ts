@@ -16,7 +16,7 @@ import {
 } from '../../xen/public/xs_wire.ts';
 import type { Connection } from './protocol.ts';
 
-/** Rounds of moving bytes in and out, before somebody else has his turn. */
+/** Times that the guest's requests are taken in one go, before somebody else has his turn. */
 const ROUNDS = 16;
 
 export class XenstoreRing {
@@ -55,12 +55,13 @@ export class XenstoreRing {
       if (this.load(XENSTORE_INTERFACE.connection) === XENSTORE_CONNECTION.RECONNECT) this.reconnect();
       let moved = false;
       let rounds = 0;
-      while (this.error === XENSTORE_ERROR.NONE && rounds < ROUNDS) {
-        const received = this.receive();
+      // Only what comes in is without end. What goes out is finite, and nobody asks again for what stayed here.
+      while (this.error === XENSTORE_ERROR.NONE) {
+        const received = rounds < ROUNDS && this.receive();
         const sent = this.send();
         if (!received && !sent) break;
         moved = true;
-        rounds++;
+        if (received) rounds++;
       }
       if (moved) this.notify();
       return rounds === ROUNDS;
