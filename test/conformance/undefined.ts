@@ -120,7 +120,7 @@ function undefinedByInstruction(instruction: Instruction, view: DataView, at: nu
     ...flagBits(definition.undefinedFlags),
     destination: false,
     lanes: /^(RCP|RSQRT)[PS]S$/.test(definition.name) ? LANE_ERROR : 0,
-    ulps: TRANSCENDENTAL.test(definition.name) ? 2 : 0,
+    ulps: TRANSCENDENTAL.test(definition.name) ? 1 : 0,
     limitBits: definition.name === 'LAR',
     halves: [],
     belowStack: 0,
