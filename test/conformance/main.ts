@@ -1,16 +1,4 @@
-/**
- * The conformance run: `npm run conformance -- [options]`.
- *
- *   --states N      states of each form (default 1000)
- *   --sample        all forms with as many states as fit into 40 seconds
- *   --form WORDS    only forms whose name has all these words: 'add 32 mem'
- *   --seed TEXT     default: one that is printed
- *   --replay FILE   only the cases of a file that --save wrote
- *   --save FILE     where failing cases go (default .cache/conformance/failures.json)
- *   --report FILE   a list of the mismatches by instruction, as Markdown
- *   --list          print the names of the forms
- * Exit status: 0 no mismatches, 1 mismatches, 2 wrong use or no oracle.
- */
+/** The conformance run: `npm run conformance -- [options]`, see USAGE. */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -21,6 +9,17 @@ import { deserialize, failureText, markdown, serialize, summary } from './presen
 import { ProcessorEngine } from './processor.ts';
 import { background, runPlan } from './run.ts';
 import { allVariants } from './variants.ts';
+
+const USAGE = `usage: npm run conformance -- [options]
+  --states N      states of each form (default 1000)
+  --sample        all forms, with as many states as fit into 40 seconds
+  --form WORDS    only forms whose name has all these words: 'add 32 mem'
+  --seed TEXT     repeat the run that printed this seed
+  --replay FILE   only the cases of a file that --save wrote
+  --save FILE     where failing cases go (default .cache/conformance/failures.json)
+  --report FILE   write the mismatches by instruction, as Markdown
+  --list          print the names of the forms
+exit status: 0 no mismatches, 1 mismatches, 2 wrong use or no oracle`;
 
 const SAMPLE_MILLISECONDS = 40_000;
 const SHOWN = 20;
@@ -54,8 +53,13 @@ function main(root: string): number {
       save: { type: 'string' },
       report: { type: 'string' },
       list: { type: 'boolean' },
+      help: { type: 'boolean' },
     },
   });
+  if (values.help) {
+    console.log(USAGE);
+    return 0;
+  }
   if (values.replay !== undefined) return replay(values.replay, root);
   const { variants, excluded } = allVariants(definitions, values.form);
   if (values.list) {
@@ -110,7 +114,9 @@ function main(root: string): number {
 try {
   process.exitCode = main(process.cwd());
 } catch (error) {
-  if (!(error instanceof OracleUnavailable)) throw error;
-  console.error(error.message);
+  const wrongUse =
+    error instanceof TypeError && 'code' in error && `${error.code}`.startsWith('ERR_PARSE_ARGS');
+  if (!(error instanceof OracleUnavailable || wrongUse)) throw error;
+  console.error(wrongUse ? `${error.message}\n${USAGE}` : (error as Error).message);
   process.exitCode = 2;
 }
