@@ -9,6 +9,7 @@ import { i32, i64, type V128, v128 } from '../../wasm/index.ts';
 import { CPU, VECTOR } from '../state.ts';
 import type { Definition } from './definition.ts';
 import type { Semantics } from './semantics.ts';
+import { move } from './sse-definition.ts';
 import { PACKED, PACKED_SHIFTS } from './sse-packed.ts';
 import { align, immediate, join, shuffleWords, vector, ZERO } from './sse-vector.ts';
 
@@ -63,8 +64,6 @@ const binary = (name: string, opcode: string, op: (a: V128, b: V128) => V128, so
     const b = vector(c, 1);
     c.setV(0, op(vector(c, 0), b));
   });
-
-const move = (c: Semantics): void => c.setV(0, c.getV(1));
 
 /** MASKMOVQ and MASKMOVDQU: bytes whose mask has bit 7 set go to DS:rDI. */
 export const maskedStore = (size: number) => (c: Semantics) => {

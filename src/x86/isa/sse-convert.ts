@@ -5,20 +5,8 @@ import { CPU } from '../state.ts';
 import type { Definition } from './definition.ts';
 import { enterMmx, fillWritten, pendingException } from './mmx.ts';
 import type { Semantics } from './semantics.ts';
+import { pointers, sse } from './sse-definition.ts';
 import { ordinary, PD, PS, plain, type Real, SD, SS } from './sse-real.ts';
-
-const sse = (name: string, code: string, operands: string, exec: (c: Semantics) => void): Definition => ({
-  name,
-  code,
-  operands,
-  fpu: true,
-  exec,
-});
-
-function operands(c: Semantics): { dst: I32; src: I32 } {
-  const src = c.f.let(c.pointer(1, false));
-  return { dst: c.f.let(c.pointer(0, true)), src };
-}
 
 const byHost = (c: Semantics, op: number, dst: I32, src: I32): void =>
   c.raiseVector(c.host.sseFloat(op, dst, src, 0));
@@ -69,20 +57,22 @@ const toInteger =
     const src = f.let(c.pointer(1, false));
     const a = f.let(real.load(src));
     const whole = f.let(real.integral[truncate ? 3 : 0]!(a));
+    const result = f.local('i64');
     const inRange = real.lt(real.abs(whole), real.constant(c.size === 64 ? 2 ** 63 : 2 ** 31));
     f.if(
       i32.and(inRange, i32.or(real.eq(whole, a), plain(c))),
-      () => c.set(0, toI64(whole)),
+      () => f.set(result, toI64(whole)),
       () => {
         byHost(c, op + (c.size === 64 ? 1 : 0), i32.add(cpu, CPU.temp), src);
-        c.set(0, i64.load(cpu, CPU.temp));
+        f.set(result, i64.load(cpu, CPU.temp));
       },
     );
+    c.set(0, result);
   };
 
 const toInteger32 = (truncate: boolean, op: number) => (c: Semantics) => {
   const { f } = c;
-  const { dst, src } = operands(c);
+  const { dst, src } = pointers(c);
   const a = f.let(v128.load(src));
   const whole = f.let(PS.integral[truncate ? 3 : 0]!(a));
   const inRange = PS.lt(PS.abs(whole), PS.constant(2 ** 31));
@@ -95,7 +85,7 @@ const toInteger32 = (truncate: boolean, op: number) => (c: Semantics) => {
 
 const toInteger64 = (truncate: boolean, op: number) => (c: Semantics) => {
   const { f } = c;
-  const { dst, src } = operands(c);
+  const { dst, src } = pointers(c);
   const a = f.let(v128.load(src));
   const whole = f.let(PD.integral[truncate ? 3 : 0]!(a));
   const inRange = PD.lt(PD.abs(whole), PD.constant(2 ** 31));
@@ -114,7 +104,7 @@ const mmx = (name: string, code: string, operandText: string, op: number): Defin
   sse(name, code, operandText, (c) => {
     const registers = operandText.startsWith('P') || !c.memory;
     if (registers) pendingException(c);
-    const { dst, src } = operands(c);
+    const { dst, src } = pointers(c);
     if (registers) enterMmx(c);
     byHost(c, op, dst, src);
     fillWritten(c);
@@ -130,7 +120,7 @@ export const sseConvert: Definition[] = [
 
   sse('CVTSS2SD', 'F3 0F 5A /r', 'Vq=,Wd', (c) => {
     const { f } = c;
-    const { dst, src } = operands(c);
+    const { dst, src } = pointers(c);
     const a = f.let(f32.load(src));
     f.if(
       ordinary(SS, a),
@@ -140,7 +130,7 @@ export const sseConvert: Definition[] = [
   }),
   sse('CVTSD2SS', 'F2 0F 5A /r', 'Vd=,Wq', (c) => {
     const { f } = c;
-    const { dst, src } = operands(c);
+    const { dst, src } = pointers(c);
     const a = f.let(f64.load(src));
     f.if(
       i32.and(plain(c), fitsSingle(SD, a)),
@@ -150,7 +140,7 @@ export const sseConvert: Definition[] = [
   }),
   sse('CVTPS2PD', 'NP 0F 5A /r', 'Vx=,Wq', (c) => {
     const { f } = c;
-    const { dst, src } = operands(c);
+    const { dst, src } = pointers(c);
     const a = f.let(v128.load64_zero(src));
     f.if(
       PS.all(ordinary(PS, a)),
@@ -160,7 +150,7 @@ export const sseConvert: Definition[] = [
   }),
   sse('CVTPD2PS', '66 0F 5A /r', 'Vx=,Wx', (c) => {
     const { f } = c;
-    const { dst, src } = operands(c);
+    const { dst, src } = pointers(c);
     const a = f.let(v128.load(src));
     f.if(
       i32.and(plain(c), PD.all(fitsSingle(PD, a))),
@@ -172,7 +162,7 @@ export const sseConvert: Definition[] = [
   sse('CVTDQ2PD', 'F3 0F E6 /r', 'Vx=,Wq', (c) => c.setV(0, v128.f64x2_convert_low_i32x4_s(c.getV(1)))),
   sse('CVTDQ2PS', 'NP 0F 5B /r', 'Vx=,Wx', (c) => {
     const { f } = c;
-    const { dst, src } = operands(c);
+    const { dst, src } = pointers(c);
     f.if(
       plain(c),
       () => f.store(dst, v128.f32x4_convert_i32x4_s(v128.load(src))),

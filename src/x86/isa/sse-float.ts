@@ -1,36 +1,21 @@
 /** SSE floating-point arithmetic and comparison: fast paths in WebAssembly, the rest by the host (see sse-real.ts). */
 import { type Expr, type I32, i32, select, type V128, type ValType, v128 } from '../../wasm/index.ts';
 import { SSE_FLOAT } from '../fpu/sse-ops.ts';
-import { CPU, FLAG } from '../state.ts';
+import { CPU } from '../state.ts';
 import type { Definition } from './definition.ts';
 import type { Semantics } from './semantics.ts';
+import { pointers, STATUS_FLAGS, sse } from './sse-definition.ts';
 import { finite, notTiny, ordinary, PD, PS, plain, type Real, SD, SS } from './sse-real.ts';
 import { byLanes, dwords, type Immediate, immediate, quads } from './sse-vector.ts';
 
-const STATUS = FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.OF;
-
-const sse = (name: string, code: string, operands: string, exec: (c: Semantics) => void): Definition => ({
-  name,
-  code,
-  operands,
-  fpu: true,
-  exec,
-});
-
-/** Linear addresses of source and destination; the source, which may fault, first. */
-function operands(c: Semantics): { dst: I32; src: I32 } {
-  const src = c.f.let(c.pointer(1, false));
-  return { dst: c.f.let(c.pointer(0, true)), src };
-}
-
 /** All of it by the host. */
 const slow = (op: number) => (c: Semantics) => {
-  const { dst, src } = operands(c);
+  const { dst, src } = pointers(c);
   c.raiseVector(c.host.sseFloat(op, dst, src, 0));
 };
 
 const slowImmediate = (op: number) => (c: Semantics) => {
-  const { dst, src } = operands(c);
+  const { dst, src } = pointers(c);
   c.raiseVector(c.host.sseFloat(op, dst, src, immediate(c).value));
 };
 
@@ -56,7 +41,7 @@ const arithmetic =
   <T extends ValType, B extends ValType>(real: Real<T, B>, kind: Kind) =>
   (c: Semantics) => {
     const { f } = c;
-    const { dst, src } = operands(c);
+    const { dst, src } = pointers(c);
     const a = f.let(real.load(dst));
     const b = f.let(real.load(src));
     const r = f.let(real[kind](a, b));
@@ -71,7 +56,7 @@ const squareRoot =
   <T extends ValType, B extends ValType>(real: Real<T, B>) =>
   (c: Semantics) => {
     const { f } = c;
-    const { dst, src } = operands(c);
+    const { dst, src } = pointers(c);
     const b = f.let(real.load(src));
     const r = f.let(real.sqrt(b));
     // Of a negative number the root is a NaN.
@@ -87,7 +72,7 @@ const extreme =
   <T extends ValType, B extends ValType>(real: Real<T, B>, kind: 'min' | 'max') =>
   (c: Semantics) => {
     const { f } = c;
-    const { dst, src } = operands(c);
+    const { dst, src } = pointers(c);
     const a = f.let(real.load(dst));
     const b = f.let(real.load(src));
     f.if(
@@ -114,7 +99,7 @@ const compare =
   <T extends ValType, B extends ValType>(real: Real<T, B>) =>
   (c: Semantics) => {
     const { f } = c;
-    const { dst, src } = operands(c);
+    const { dst, src } = pointers(c);
     const imm = immediate(c).value;
     const a = f.let(real.load(dst));
     const b = f.let(real.load(src));
@@ -132,16 +117,18 @@ const compareFlags =
     const src = f.let(c.pointer(1, false));
     const a = f.let(real.load(c.pointer(0, false)));
     const b = f.let(real.load(src));
+    const flags = f.local('i32');
     f.if(
       i32.and(ordinary(real, a), ordinary(real, b)),
-      () => c.setFlags(i32.or(i32.shl(real.eq(a, b), 6), real.lt(a, b)), STATUS),
+      () => f.set(flags, i32.or(i32.shl(real.eq(a, b), 6), real.lt(a, b))),
       () => {
         // The flags come back in the place of the first operand.
         f.store(cpu, a, CPU.temp);
         c.raiseVector(c.host.sseFloat(op, i32.add(cpu, CPU.temp), src, 0));
-        c.setFlags(i32.load(cpu, CPU.temp), STATUS);
+        f.set(flags, i32.load(cpu, CPU.temp));
       },
     );
+    c.setFlags(flags, STATUS_FLAGS);
   };
 
 function roundBy<T extends ValType, B extends ValType>(
@@ -162,7 +149,7 @@ const round =
   <T extends ValType, B extends ValType>(real: Real<T, B>) =>
   (c: Semantics) => {
     const { f } = c;
-    const { dst, src } = operands(c);
+    const { dst, src } = pointers(c);
     const imm = immediate(c);
     const b = f.let(real.load(src));
     f.if(
@@ -175,7 +162,7 @@ const round =
 /** HADD, HSUB, ADDSUB: sums of lanes that first have to be brought together. */
 const rearranged = (real: Real<'v128', 'v128'>, kind: 'hadd' | 'hsub' | 'addsub') => (c: Semantics) => {
   const { f } = c;
-  const { dst, src } = operands(c);
+  const { dst, src } = pointers(c);
   let a: V128 = f.let(v128.load(dst));
   let b: V128 = f.let(v128.load(src));
   if (kind !== 'addsub') {

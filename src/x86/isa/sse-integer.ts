@@ -4,20 +4,21 @@ import { CPU } from '../state.ts';
 import type { Definition } from './definition.ts';
 import { maskedStore } from './mmx.ts';
 import type { Semantics } from './semantics.ts';
+import { STATUS_FLAGS, sse } from './sse-definition.ts';
 import { type Binary, mulEvenSigned, PACKED, PACKED_SHIFTS } from './sse-packed.ts';
 import { bytesDown, bytesUp, dwords, IOTA, immediate, laneMask, unpack, vector } from './sse-vector.ts';
 
-const binary = (name: string, opcode: string, op: Binary, hot = false): Definition => ({
-  name,
-  code: `66 ${opcode} /r`,
-  operands: 'Vx+,Wx',
-  fpu: true,
-  hot,
-  exec: (c) => {
-    const b = vector(c, 1);
-    c.setV(0, op(vector(c, 0), b));
-  },
-});
+const binary = (name: string, opcode: string, op: Binary, hot = false): Definition =>
+  sse(
+    name,
+    `66 ${opcode} /r`,
+    'Vx+,Wx',
+    (c) => {
+      const b = vector(c, 1);
+      c.setV(0, op(vector(c, 0), b));
+    },
+    { hot },
+  );
 
 /** Operations that MMX does not have. */
 const SSE_ONLY: [name: string, opcode: string, op: Binary][] = [
@@ -39,14 +40,12 @@ const SSE_ONLY: [name: string, opcode: string, op: Binary][] = [
   ['PMULLD', '0F 38 40', v128.i32x4_mul],
 ];
 
-const STATUS = 0x8d5;
-
 const test = (c: Semantics) => {
   const b = vector(c, 1);
   const a = vector(c, 0);
   const zf = i32.shl(i32.eqz(v128.any_true(v128.and(a, b))), 6);
   const cf = i32.eqz(v128.any_true(v128.andnot(b, a)));
-  c.setFlags(i32.or(zf, cf), STATUS);
+  c.setFlags(i32.or(zf, cf), STATUS_FLAGS);
 };
 
 /** The least unsigned word and where it is; each word carries its index below it through the comparison. */
@@ -92,14 +91,6 @@ const blend = (bits: 16 | 32 | 64) => (c: Semantics) => {
   const b = vector(c, 1);
   c.setV(0, v128.bitselect(b, c.getV(0), laneMask(bits, immediate(c))));
 };
-
-const sse = (
-  name: string,
-  code: string,
-  operands: string,
-  exec: (c: Semantics) => void,
-  more: Partial<Definition> = {},
-): Definition => ({ name, code, operands, fpu: true, ...more, exec });
 
 export const sseInteger: Definition[] = [
   ...PACKED.map(({ name, opcode, op, hot }) => binary(name, opcode, op, hot)),

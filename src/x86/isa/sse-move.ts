@@ -4,17 +4,9 @@ import { CPU, VECTOR } from '../state.ts';
 import type { Definition } from './definition.ts';
 import { FPU } from './fpu-calls.ts';
 import type { Semantics } from './semantics.ts';
+import { move, sse } from './sse-definition.ts';
 import { byLanes, lowHalf, vector, ZERO } from './sse-vector.ts';
 
-const sse = (
-  name: string,
-  code: string,
-  operands: string,
-  exec: (c: Semantics) => void,
-  more: Partial<Definition> = {},
-): Definition => ({ name, code, operands, fpu: true, ...more, exec });
-
-const move = (c: Semantics): void => c.setV(0, c.getV(1));
 const UNALIGNED: Partial<Definition> = { unaligned: true, hot: true };
 
 /** Loads and stores of 16 bytes: mnemonic, encoding up to the opcode of the load, opcode of the store. */

@@ -2,6 +2,7 @@
 import { type I32, i32, i64, select, type V128, v128 } from '../../wasm/index.ts';
 import type { Definition } from './definition.ts';
 import type { Semantics } from './semantics.ts';
+import { sse } from './sse-definition.ts';
 import {
   align,
   byLanes,
@@ -13,14 +14,6 @@ import {
   unpack,
   vector,
 } from './sse-vector.ts';
-
-const sse = (name: string, code: string, operands: string, exec: (c: Semantics) => void): Definition => ({
-  name,
-  code,
-  operands,
-  fpu: true,
-  exec,
-});
 
 const interleave = (name: string, code: string, size: number, high: boolean): Definition =>
   sse(name, code, 'Vx+,Wx', (c) => {

@@ -9,10 +9,10 @@ import { type Func, type I32, i32, i64, type Local, select, type V128, v128 } fr
 import { CPU, FLAG, RAX, RCX, RDX } from '../state.ts';
 import type { Definition } from './definition.ts';
 import type { Semantics } from './semantics.ts';
+import { STATUS_FLAGS } from './sse-definition.ts';
 import { bytes, immediate, laneMask, vector, ZERO } from './sse-vector.ts';
 
 const MODE = { equalAny: 0, ranges: 1, equalEach: 2, equalOrdered: 3 } as const;
-const STATUS = FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.OF;
 
 /** Operations on bytes or on words; masks have one bit for each element. */
 interface Elements {
@@ -197,7 +197,7 @@ const compareStrings = (explicit: boolean, index: boolean) => (c: Semantics) => 
   ];
   c.setFlags(
     flags.reduce((x, y) => i32.or(x, y)),
-    STATUS,
+    STATUS_FLAGS,
   );
 };
 

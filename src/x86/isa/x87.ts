@@ -72,7 +72,7 @@ const FORBIDS_STORE = 0x1f;
  * A store. Only when the result is known is it known whether memory is written at all; but a page fault must find
  * nothing done. So the result goes to a place of the CPU first, and the status comes back if memory refuses.
  */
-function store(c: Semantics, escape: number, modrm: number, bytes: number): void {
+function store(c: Semantics, escape: number, modrm: I32, bytes: number): void {
   const { f, cpu } = c;
   const fields = [CPU.fsw, CPU.ftw, CPU.fop];
   const read = () =>
@@ -83,7 +83,7 @@ function store(c: Semantics, escape: number, modrm: number, bytes: number): void
     });
   const before = read();
   const result = i32.add(cpu, CPU.temp);
-  c.raiseVector(c.host.x87(escape, i32.const(modrm), result));
+  c.raiseVector(c.host.x87(escape, modrm, result));
   const unmasked = i32.and(i32.xor(i32.load16u(cpu, CPU.fcw), -1), i32.load16u(cpu, CPU.fsw));
   f.if(i32.eqz(i32.and(unmasked, FORBIDS_STORE)), () => {
     const after = read();
@@ -101,18 +101,18 @@ function execute(escape: number, modrm: number, memory: boolean): Definition['ex
     const control = isControl(escape, modrm);
     if (!isNonWaiting(escape, modrm)) pendingException(c);
     const operand = memory ? x87Operand(escape, modrm) : null;
-    if (operand === null) {
-      const byte = c.form.definition.modrmImmediate ? i32.wrap(c.immediate()) : i32.const(modrm);
-      c.raiseVector(host.x87(escape, byte, i32.const(0)));
-    } else if (operand.access === 'write' && !control) store(c, escape, modrm, operand.bytes);
+    // The last opcode that is kept has all of the ModRM byte.
+    const byte = c.form.definition.modrmImmediate ? i32.wrap(c.immediate()) : i32.const(modrm);
+    if (operand === null) c.raiseVector(host.x87(escape, byte, i32.const(0)));
+    else if (operand.access === 'write' && !control) store(c, escape, byte, operand.bytes);
     else {
-      c.raiseVector(host.x87(escape, i32.const(modrm), c.pointer(0, operand.access === 'write')));
+      c.raiseVector(host.x87(escape, byte, c.pointer(0, operand.access === 'write')));
       if (operand.access === 'write') c.commit(0);
     }
     if (control) return;
     f.store(cpu, c.here(), CPU.fip);
     if (operand !== null)
-      f.if(i32.and(i32.load16u(cpu, CPU.fsw), ES), () => f.store(cpu, c.address(), CPU.fdp));
+      f.if(i32.and(i32.load16u(cpu, CPU.fsw), ES), () => f.store(cpu, c.address(false), CPU.fdp));
   };
 }
 
@@ -128,6 +128,7 @@ function memoryForms(): Definition[] {
           name,
           code: `${hex(0xd8 + n)} /${digit}`,
           operands: `M${SIZE[operand.bytes] ?? operand.bytes}${operand.access === 'write' ? '=' : ''}`,
+          modrmImmediate: true,
           fpu: true,
           exec: execute(0xd8 + n, digit << 3, true),
         },

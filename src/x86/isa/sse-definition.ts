@@ -1,0 +1,27 @@
+/** What the SSE definition files share. */
+import type { I32 } from '../../wasm/index.ts';
+import { FLAG } from '../state.ts';
+import type { Definition } from './definition.ts';
+import type { Semantics } from './semantics.ts';
+
+/** The status flags: comparisons set all of them. */
+export const STATUS_FLAGS = FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.OF;
+
+export function sse(
+  name: string,
+  code: string,
+  operands: string,
+  exec: (c: Semantics) => void,
+  more: Partial<Definition> = {},
+): Definition {
+  return { name, code, operands, fpu: true, ...more, exec };
+}
+
+/** Linear addresses of destination (operand 0, a register) and source (operand 1); the source, which may fault, first. */
+export function pointers(c: Semantics): { dst: I32; src: I32 } {
+  const src = c.f.let(c.pointer(1, false));
+  return { dst: c.f.let(c.pointer(0, true)), src };
+}
+
+/** All of operand 1 to operand 0. */
+export const move = (c: Semantics): void => c.setV(0, c.getV(1));
