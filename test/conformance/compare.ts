@@ -17,6 +17,8 @@ import {
 } from './wire.ts';
 
 const PF = 14;
+/** The last page below the canonical boundary is not for processes either. */
+const LINUX_USER_END = 0x7ffffffff000n;
 const FSW_TOP = 7 << 11;
 
 export interface Difference {
@@ -213,9 +215,9 @@ export function compare(
 
   const gotVector = b.getUint32(y + RESULT.vector, true);
   if (vector !== gotVector) out.add('ending', vectorName(vector), vectorName(gotVector));
-  const kernelHalf = a.getUint32(x + RESULT.cr2 + 4, true) >>> 31 !== 0;
-  // Linux pretends that pages of its own half are present.
-  const errorMask = vector === PF && kernelHalf ? ~1 : ~0;
+  // Linux pretends that pages of its own are present.
+  const beyondUser = a.getBigUint64(x + RESULT.cr2, true) >= LINUX_USER_END;
+  const errorMask = vector === PF && beyondUser ? ~1 : ~0;
   const error = a.getUint32(x + RESULT.error, true) & errorMask;
   const gotError = b.getUint32(y + RESULT.error, true) & errorMask;
   if (error !== gotError) out.add('error code', hex(error, 4), hex(gotError, 4));
