@@ -50,8 +50,12 @@ export function operandAddress(random: Random, bytes: number): number {
   return bytes >= 16 && random.chance(0.7) ? address & ~15 : address;
 }
 
+/** Where canonical addresses end and begin, and where addresses wrap. (Operands read in parts are not put there.) */
+const EDGES = [1n << 47n, TWO_64 - (1n << 47n), 0n, 8n, 16n];
+
 /** A place in the code region that is not the instruction itself. */
 function codeAddress(random: Random, instruction: Instruction): bigint {
+  if (random.chance(0.02)) return (random.pick(EDGES) - BigInt(random.below(3))) & (TWO_64 - 1n);
   const offset = random.below(PLACE.codeSize);
   const near = offset > instruction.offset - 16 && offset < instruction.offset + 32;
   return BigInt(PLACE.codeBase + (near ? (offset + 64) % PLACE.codeSize : offset));
@@ -553,6 +557,8 @@ export function addCase(random: Random, batch: Batch, instruction: Instruction):
     const bytes = Math.max(instruction.memoryBytes, 1);
     let linear = fixed ? 0n : BigInt(operandAddress(random, bytes));
     if (!fixed && random.chance(0.02)) linear = random.u64() % TWO_64;
+    else if (!fixed && random.chance(0.01))
+      linear = (random.pick(EDGES) - BigInt(random.below(20))) & (TWO_64 - 1n);
     state.address(linear);
     fillMemory(state, kind);
   }
