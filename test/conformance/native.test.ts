@@ -69,4 +69,5 @@ test('thousands of cases a second', () => {
   const rate = 20000 / ((performance.now() - start) / 1000);
   console.log(`${Math.round(rate)} native cases a second`);
   expect(results.offsets.length).toBe(20000);
+  expect(rate).toBeGreaterThan(2000);
 });
