@@ -88,10 +88,46 @@ const asI32 = (x: I32Like): I32 => (typeof x === 'number' ? new Const('i32', x) 
 const asI64 = (x: I64Like): I64 => (typeof x === 'object' ? x : new Const('i64', x));
 
 const un32 = (code: number) => (a: I32Like) => new Op('i32', [code], [asI32(a)]);
-const bin32 = (code: number) => (a: I32Like, b: I32Like) => new Op('i32', [code], [asI32(a), asI32(b)]);
+/** The number of a constant expression, else null: what is known while emitting is computed while emitting. */
+export function constantOf(x: Expr | number | bigint): bigint | null {
+  if (typeof x !== 'object') return BigInt(x);
+  return x instanceof Const ? BigInt(x.value) : null;
+}
+
+type Folding = (a: bigint, b: bigint) => bigint;
+
+const bin32 =
+  (code: number, fold?: Folding) =>
+  (a: I32Like, b: I32Like): I32 => {
+    if (fold !== undefined) {
+      const x = constantOf(a);
+      const y = constantOf(b);
+      if (x !== null && y !== null) return new Const('i32', Number(BigInt.asIntN(32, fold(x, y))));
+    }
+    return new Op('i32', [code], [asI32(a), asI32(b)]);
+  };
 const un64 = (code: number) => (a: I64Like) => new Op('i64', [code], [asI64(a)]);
-const bin64 = (code: number) => (a: I64Like, b: I64Like) => new Op('i64', [code], [asI64(a), asI64(b)]);
-const cmp64 = (code: number) => (a: I64Like, b: I64Like) => new Op('i32', [code], [asI64(a), asI64(b)]);
+const bin64 =
+  (code: number, fold?: Folding) =>
+  (a: I64Like, b: I64Like): I64 => {
+    if (fold !== undefined) {
+      const x = constantOf(a);
+      const y = constantOf(b);
+      if (x !== null && y !== null) return new Const('i64', BigInt.asIntN(64, fold(x, y)));
+    }
+    return new Op('i64', [code], [asI64(a), asI64(b)]);
+  };
+const cmp64 =
+  (code: number, fold?: (a: bigint, b: bigint) => boolean) =>
+  (a: I64Like, b: I64Like): I32 => {
+    if (fold !== undefined) {
+      const x = constantOf(a);
+      const y = constantOf(b);
+      if (x !== null && y !== null) return new Const('i32', fold(x, y) ? 1 : 0);
+    }
+    return new Op('i32', [code], [asI64(a), asI64(b)]);
+  };
+const add64 = bin64(0x7c, (a, b) => a + b);
 const load =
   <T extends ValType>(type: T, ...code: number[]) =>
   (address: I32, offset = 0) =>
@@ -125,8 +161,8 @@ export const i32 = {
   div_u: bin32(0x6e),
   rem_s: bin32(0x6f),
   rem_u: bin32(0x70),
-  and: bin32(0x71),
-  or: bin32(0x72),
+  and: bin32(0x71, (a, b) => a & b),
+  or: bin32(0x72, (a, b) => a | b),
   xor: bin32(0x73),
   shl: bin32(0x74),
   shr_s: bin32(0x75),
@@ -149,8 +185,8 @@ export const i64 = {
   load32s: load('i64', 0x34),
   load32u: load('i64', 0x35),
   eqz: (a: I64Like): I32 => new Op('i32', [0x50], [asI64(a)]),
-  eq: cmp64(0x51),
-  ne: cmp64(0x52),
+  eq: cmp64(0x51, (a, b) => a === b),
+  ne: cmp64(0x52, (a, b) => a !== b),
   lt_s: cmp64(0x53),
   lt_u: cmp64(0x54),
   gt_s: cmp64(0x55),
@@ -162,16 +198,17 @@ export const i64 = {
   clz: un64(0x79),
   ctz: un64(0x7a),
   popcnt: un64(0x7b),
-  add: (a: I64Like, b: I64Like): I64 => (b === 0 ? asI64(a) : bin64(0x7c)(a, b)),
-  sub: bin64(0x7d),
+  add: (a: I64Like, b: I64Like): I64 =>
+    constantOf(b) === 0n ? asI64(a) : constantOf(a) === 0n ? asI64(b) : add64(a, b),
+  sub: bin64(0x7d, (a, b) => a - b),
   mul: bin64(0x7e),
   div_s: bin64(0x7f),
   div_u: bin64(0x80),
   rem_s: bin64(0x81),
   rem_u: bin64(0x82),
-  and: bin64(0x83),
-  or: bin64(0x84),
-  xor: bin64(0x85),
+  and: bin64(0x83, (a, b) => a & b),
+  or: bin64(0x84, (a, b) => a | b),
+  xor: bin64(0x85, (a, b) => a ^ b),
   shl: bin64(0x86),
   shr_s: bin64(0x87),
   shr_u: bin64(0x88),

@@ -1,6 +1,6 @@
 /** One WebAssembly function under construction: locals, statements, structured control flow. */
 import { Bytes } from './bytes.ts';
-import { type Expr, type I32, type I32Like, i32, simd, type ValType } from './expr.ts';
+import { constantOf, type Expr, type I32, type I32Like, i32, simd, type ValType } from './expr.ts';
 
 export const TYPE_CODE: Record<ValType, number> = { i32: 0x7f, i64: 0x7e, f32: 0x7d, f64: 0x7c, v128: 0x7b };
 
@@ -100,7 +100,8 @@ export class Func implements Callee {
   readonly args: Local[];
   private readonly body = new Bytes(256);
   private readonly types: ValType[];
-  private depth = 0;
+  /** How many blocks are open. */
+  depth = 0;
   private readonly free: Record<ValType, Local[]> = { i32: [], i64: [], f32: [], f64: [], v128: [] };
   private scopes: Local[][] = [];
 
@@ -133,6 +134,11 @@ export class Func implements Callee {
     const local = this.local(value.type);
     this.set(local, value);
     return local;
+  }
+
+  /** The value itself if it is a constant, else a variable that holds it; not to be set. */
+  value<T extends ValType>(value: Expr<T>): Expr<T> {
+    return constantOf(value) === null ? this.let(value) : value;
   }
 
   scope(work: () => void): void {
@@ -197,6 +203,12 @@ export class Func implements Callee {
   }
 
   if(condition: I32, then: () => void, otherwise?: () => void): void {
+    const known = constantOf(condition);
+    if (known !== null) {
+      if (known !== 0n) then();
+      else otherwise?.();
+      return;
+    }
     condition.write(this.body);
     this.body.u8(0x04);
     this.body.u8(0x40);

@@ -13,6 +13,7 @@ export class ModuleBuilder {
   private readonly funcs: Func[] = [];
   private readonly exported = new Map<string, Callee>();
   private readonly elements: Callee[] = [];
+  private tableName: string | null = null;
   private readonly memoryPages: number;
 
   /** @param memoryPages size (initial and maximum) of the shared memory imported as env.memory, in 64 KiB pages */
@@ -43,6 +44,11 @@ export class ModuleBuilder {
 
   export(name: string, func: Callee): void {
     this.exported.set(name, func);
+  }
+
+  /** Exports the table under a name; it can grow. */
+  exportTable(name: string): void {
+    this.tableName = name;
   }
 
   /** Puts a function into the table; its slot. */
@@ -94,7 +100,11 @@ export class ModuleBuilder {
         s.u32(this.elements.length);
       });
     section(7, (s) => {
-      s.u32(this.exported.size);
+      s.u32(this.exported.size + (this.tableName === null ? 0 : 1));
+      if (this.tableName !== null) {
+        s.name(this.tableName);
+        s.bytes([0x01, 0x00]);
+      }
       for (const [name, func] of this.exported) {
         s.name(name);
         s.u8(0x00);

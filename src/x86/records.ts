@@ -49,5 +49,7 @@ export const GLUE = {
   straddle: 4,
   /** No definition covers these bytes, or they are no instruction: #UD (or #GP for too long ones, in immediate). */
   undefined: 5,
-  count: 6,
+  /** A translated region begins (or goes on) here: table slot in link, number of the entry in the immediate. */
+  region: 6,
+  count: 7,
 } as const;

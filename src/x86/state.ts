@@ -93,6 +93,10 @@ export const CPU = {
   ringHead: 0x37c,
   /** u32: counts how often all decoded records were thrown away. */
   recordGeneration: 0x380,
+  /** u32: decoded code was dropped because of a write, since this was last cleared. */
+  codeDropped: 0x384,
+  /** u32 linear address of the counters of taken branches (see interpreter/heat.ts). */
+  heat: 0x388,
   /** 512 bytes where an access that crosses a page is put together. */
   scratch: 0x400,
   /** Free use: 256 bytes (operands of slow paths). */

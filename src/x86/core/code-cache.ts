@@ -23,6 +23,8 @@ export interface CodeCacheHost {
   fetchPage(cpu: Cpu, page: number): number;
   /** Takes away all write tags of a frame. */
   revokeWrites(frame: number): void;
+  /** What was decoded of a frame is gone (null: of all frames). */
+  dropped(frame: number | null): void;
 }
 
 export class CodeCache {
@@ -172,12 +174,42 @@ export class CodeCache {
     }
     u32[this.codeMaps + frame] = 0;
     this.mapped.delete(frame);
+    this.host.dropped(frame);
     this.spare.push(map);
     const list = this.straddlers.get(frame);
     if (list !== undefined) {
       this.straddlers.delete(frame);
       for (const place of list) this.forget(place);
     }
+  }
+
+  /**
+   * From now on the instruction at a place of a frame begins a translated region.
+   * @param slot of the table of functions @param number of the region's entry
+   */
+  enterRegion(frame: number, offset: number, slot: number, number: number): void {
+    const { u32, u16 } = this.memory;
+    const map = u32[this.codeMaps + frame]!;
+    if (map === 0) return;
+    const known = u32[(map >>> 2) + offset]!;
+    if (known !== 0 && u16[known >>> 1] === GLUE.region) {
+      u32[(known + RECORD.link) >>> 2] = slot;
+      u32[(known + RECORD.immediate) >>> 2] = number;
+      return;
+    }
+    if (this.top + RECORD.size > this.arenaEnd) return;
+    const record = this.glue(GLUE.region, offset, slot);
+    u32[(record + RECORD.immediate) >>> 2] = number;
+    u32[(map >>> 2) + offset] = record;
+    if (known === 0) return;
+    // Runs and links that lead to the old record go on to the region.
+    u32[(known + RECORD.link) >>> 2] = record;
+    u16[known >>> 1] = GLUE.link;
+  }
+
+  /** The frame has decoded code. */
+  holds(frame: number): boolean {
+    return this.memory.u32[this.codeMaps + frame] !== 0;
   }
 
   /** Code maps that are free again. */
@@ -222,6 +254,7 @@ export class CodeCache {
     this.spare = [];
     this.top = this.arena;
     this.generation++;
+    this.host.dropped(null);
   }
 
   private fault(cpu: Cpu, vector: number, error: number, address: number): number {

@@ -2,12 +2,14 @@
 import type { Frames } from '../../machine/frames.ts';
 import { type Memory, PAGE_SIZE } from '../../machine/memory.ts';
 import { type Cpu, high32, type VirtualAddress } from '../cpu.ts';
-import { Decoder } from '../decoder.ts';
+import { Decoder, type Instruction } from '../decoder.ts';
 import { SseFloat } from '../fpu/sse.ts';
 
 import { X87 } from '../fpu/x87.ts';
 import { buildInterpreter, type InterpreterModule } from '../interpreter/build.ts';
+import { HEAT_SIZE } from '../interpreter/heat.ts';
 import type { HostImplementation } from '../interpreter/host.ts';
+import { STATUS } from '../interpreter/status.ts';
 import { lastTransfers, RING_SIZE } from '../interpreter/transfers.ts';
 import { definitions } from '../isa/index.ts';
 import { FRAME_CODE, FRAME_WRITE, TLB_ENTRIES, TLB_ENTRY_SIZE, TLB_SIZE } from '../mmu.ts';
@@ -18,6 +20,7 @@ import { CodeCache } from './code-cache.ts';
 import { fpuCall } from './fpu-calls.ts';
 import { checkCodeSegment, loadSegment, segmentQuery } from './segments.ts';
 import { type Tlb, TlbPool } from './tlb-pool.ts';
+import { Translations } from './translations.ts';
 
 /** Root tables whose TLBs are kept. */
 const TLBS = 16;
@@ -49,10 +52,22 @@ class Core implements Processor {
   private readonly wasm: CoreExports;
   private readonly frameFlags: number;
   private readonly codeMaps: number;
+  private readonly heat: number;
+  private readonly translations: Translations;
+  private readonly translating: boolean;
+  private readonly stepTranslated: boolean;
   private readonly attachments = new Map<number, Attachment>();
   private readonly cpus = new Map<number, Cpu>();
 
-  constructor(memory: Memory, frames: Frames, host: ProcessorHost, module: InterpreterModule) {
+  constructor(
+    memory: Memory,
+    frames: Frames,
+    host: ProcessorHost,
+    module: InterpreterModule,
+    options: ProcessorOptions,
+  ) {
+    this.translating = options.translate ?? true;
+    this.stepTranslated = options.stepTranslated ?? false;
     this.memory = memory;
     this.frames = frames;
     this.host = host;
@@ -69,16 +84,30 @@ class Core implements Processor {
       host: {
         fetchPage: (cpu, page) => this.translate(cpu, page, Access.Fetch),
         revokeWrites: (frame) => this.revokeWrites(frame),
+        dropped: (frame) => {
+          this.translations.drop(frame);
+          // A region that is running may have been dropped: it looks after its store.
+          for (const cpu of this.cpus.values()) cpu.put(CPU.codeDropped, 1);
+        },
       },
       arena: pages(arenaSize),
       arenaSize,
       codeMaps: this.codeMaps,
       frameFlags: this.frameFlags,
     });
+    this.heat = pages(HEAT_SIZE);
+    const imports = this.imports();
     const instance = new WebAssembly.Instance(new WebAssembly.Module(module.bytes), {
-      env: { memory: memory.wasm, ...this.imports() },
+      env: { memory: memory.wasm, ...imports },
     });
     this.wasm = instance.exports as unknown as CoreExports;
+    this.translations = new Translations({
+      memory,
+      code: this.code,
+      decoder: this.decoder,
+      table: instance.exports['table'] as WebAssembly.Table,
+      imports: { ...imports, ...instance.exports },
+    });
   }
 
   private imports(): HostImplementation {
@@ -88,6 +117,7 @@ class Core implements Processor {
     return {
       codeWritten: (frame) => this.code.drop(frame),
       decode: (cpu) => this.code.decode(cpuAt(cpu!)),
+      hot: (cpu, record) => this.hot(cpuAt(cpu!), record!),
       straddleChanged: (_cpu, record) => this.code.straddleChanged(record!),
       undefinedInstruction: (_cpu, record) => this.count(this.code.nameOf(record!)),
       sseFloat: (op, cpu, dst, src, imm) => sse.execute(op!, cpu! >>> 0, dst! >>> 0, src! >>> 0, imm!),
@@ -100,6 +130,14 @@ class Core implements Processor {
       checkCodeSegment: (cpu, selector, isReturn) =>
         checkCodeSegment(this.host, cpuAt(cpu!), selector!, isReturn !== 0),
     };
+  }
+
+  /** A record was branched to often: what begins there is worth translating. */
+  private hot(cpu: Cpu, record: number): void {
+    if (!this.translating || this.memory.u16[record >>> 1]! < GLUE.count) return;
+    const linear = this.translate(cpu, cpu.number(CPU.page), Access.Fetch);
+    if (linear !== 0)
+      this.translations.request(linear >>> 12, this.memory.u16[(record + RECORD.offset) >>> 1]!);
   }
 
   private count(name: string): void {
@@ -137,6 +175,7 @@ class Core implements Processor {
     cpu.put(CPU.frameLimit, space.frameLimit);
     cpu.put(CPU.frameFlags, this.frameFlags);
     cpu.put(CPU.codeMaps, this.codeMaps);
+    cpu.put(CPU.heat, this.heat);
     if (cpu.get(CPU.ring) === 0)
       cpu.put(CPU.ring, this.frames.allocContiguous(RING_SIZE / PAGE_SIZE) * PAGE_SIZE);
   }
@@ -192,6 +231,8 @@ class Core implements Processor {
   run(cpu: Cpu, budget: number): Exit {
     if (cpu.get(CPU.rflags) & FLAG.TF) return this.trap(cpu, this.step(cpu));
     cpu.put(CPU.stepping, 0);
+    cpu.put(CPU.codeDropped, 0);
+    this.translations.work();
     return this.enter(cpu, budget, 0);
   }
 
@@ -263,12 +304,25 @@ class Core implements Processor {
     this.memory.u16[(end + RECORD.offset) >>> 1] = offset + instruction.length;
     cpu.put(CPU.stepping, 1);
     cpu.put(CPU.crossKind, 0);
-    const exit = this.enter(cpu, 0, at);
+    cpu.put(CPU.codeDropped, 0);
+    const exit = this.stepTranslated ? this.enterAlone(cpu, instruction, offset, at) : this.enter(cpu, 0, at);
     cpu.put(CPU.stepping, 0);
     if (exit === Exit.Budget && cpu.get(CPU.crossKind) === 2) {
       cpu.put(CPU.exitReason, Exit.Intercept);
       return Exit.Intercept;
     }
+    return exit;
+  }
+
+  /** Runs one instruction as a region of its own: for tests of the translator. */
+  private enterAlone(cpu: Cpu, instruction: Instruction, offset: number, record: number): Exit {
+    const run = this.translations.alone(instruction, offset);
+    if (run === null) return this.enter(cpu, 0, record);
+    cpu.put(CPU.budget, 0);
+    const status = run(cpu.address, 0);
+    if (status === STATUS.transfer) cpu.put(CPU.exitReason, Exit.Budget);
+    const exit = cpu.get(CPU.exitReason) as Exit;
+    if (exit === Exit.Exception) this.refine(cpu);
     return exit;
   }
 
@@ -319,6 +373,18 @@ class Core implements Processor {
   }
 }
 
-export function createProcessor(memory: Memory, frames: Frames, host: ProcessorHost): Processor {
-  return new Core(memory, frames, host, buildInterpreter(definitions, memory.size / 0x1_0000));
+export interface ProcessorOptions {
+  /** Translate hot code (default). */
+  translate?: boolean;
+  /** step() runs the instruction translated, as a region of its own: for tests. */
+  stepTranslated?: boolean;
+}
+
+export function createProcessor(
+  memory: Memory,
+  frames: Frames,
+  host: ProcessorHost,
+  options: ProcessorOptions = {},
+): Processor {
+  return new Core(memory, frames, host, buildInterpreter(definitions, memory.size / 0x1_0000), options);
 }

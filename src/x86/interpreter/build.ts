@@ -22,12 +22,11 @@ import { buildMmu, notCanonical, TLB, tlbIndex } from '../mmu.ts';
 import { GLUE, RECORD } from '../records.ts';
 import { CPU, Exit, VECTOR } from '../state.ts';
 import { buildGetFlags, buildSetFlags } from './flags.ts';
+import { emitHeat } from './heat.ts';
 import { importHost } from './host.ts';
 import { type Environment, InterpreterSemantics } from './semantics.ts';
+import { STATUS } from './status.ts';
 import { RING_SIZE } from './transfers.ts';
-
-/** What an outlined handler answers. */
-const STATUS = { next: 0, fault: 1, transfer: 2, exit: 3, taken: 4 } as const;
 
 /** Bytes of a code map: a u32 for each byte of a page. */
 export const CODE_MAP_SIZE = 4096 * 4;
@@ -63,6 +62,10 @@ export function buildInterpreter(definitions: readonly Definition[], memoryPages
   const outlined = cold.map((form) => buildOutlined(module, form, env));
   for (const func of outlined) module.element(func);
   buildRun(module, hot, env, resolve);
+  module.exportTable('table');
+  module.export('access', mmu.access);
+  module.export('commit', mmu.commit);
+  module.export('raise', mmu.raise);
   return { bytes: module.encode(), forms, handlers };
 }
 
@@ -234,6 +237,21 @@ function buildRun(module: ModuleBuilder, hot: readonly Form[], env: Environment,
               f.do(env.mmu.raise, cpu, i32.wrap(i64.load(rec, RECORD.immediate)), i32.const(0));
               f.br(fault);
             });
+            glue(GLUE.region, () => {
+              account(false);
+              f.store(cpu, budget, CPU.budget);
+              const slot = i32.load(rec, RECORD.link);
+              const number = i32.load(rec, RECORD.immediate);
+              const status = f.let(callIndirect('i32', handlerType, slot, cpu, number));
+              f.set(budget, i32.load(cpu, CPU.budget));
+              f.if(i32.ne(status, STATUS.transfer), () => leave(i32.load(cpu, CPU.exitReason)));
+              f.if(i32.lt_s(budget, 0), () => leave(i32.const(Exit.Budget)));
+              resolveFrom();
+              f.if(i32.eqz(rec), () => leave(i32.load(cpu, CPU.exitReason)));
+              f.set(entry, rec);
+              emitHeat(f, cpu, rec, env.imports.hot);
+              f.br(next);
+            });
             for (const form of hot)
               cases.push(() =>
                 f.scope(() => {
@@ -261,6 +279,7 @@ function buildRun(module: ModuleBuilder, hot: readonly Form[], env: Environment,
             f.if(link, () => {
               f.set(rec, link);
               f.set(entry, link);
+              emitHeat(f, cpu, rec, env.imports.hot);
               f.brIf(i32.ge_s(budget, 0), next);
               f.store(cpu, here(), CPU.rip);
               leave(i32.const(Exit.Budget));
@@ -295,9 +314,12 @@ function buildRun(module: ModuleBuilder, hot: readonly Form[], env: Environment,
           f.store(cpu, i32.const(Exit.Budget), CPU.exitReason);
           leave(i32.const(Exit.Budget));
         });
-        f.scope(resolveFrom);
-        f.if(i32.eqz(rec), () => leave(i32.load(cpu, CPU.exitReason)));
-        f.set(entry, rec);
+        f.scope(() => {
+          resolveFrom();
+          f.if(i32.eqz(rec), () => leave(i32.load(cpu, CPU.exitReason)));
+          f.set(entry, rec);
+          emitHeat(f, cpu, rec, env.imports.hot);
+        });
         f.br(next);
       });
       // exit: the instruction is complete.

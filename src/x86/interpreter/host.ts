@@ -9,6 +9,8 @@ export const HOST_SIGNATURES = {
   decode: 1,
   /** (cpu, record): the page behind a straddling instruction is another one now. */
   straddleChanged: 2,
+  /** (cpu, record): the record has become hot. */
+  hot: 2,
   /** (cpu, record): an instruction without definition was met: counted by name. */
   undefinedInstruction: 2,
   /** (op, cpu, dst, src, imm) */
@@ -24,7 +26,7 @@ export const HOST_SIGNATURES = {
   checkCodeSegment: 3,
 } as const;
 
-const VOID: ReadonlySet<string> = new Set(['codeWritten', 'straddleChanged', 'undefinedInstruction']);
+const VOID: ReadonlySet<string> = new Set(['codeWritten', 'hot', 'straddleChanged', 'undefinedInstruction']);
 
 export type HostImportName = keyof typeof HOST_SIGNATURES;
 export type HostImports = Readonly<Record<HostImportName, Callee>>;

@@ -314,6 +314,9 @@ export class InterpreterSemantics implements Semantics {
     this.f.store(this.cpu, value, CPU.af, 32);
   }
 
+  /** Flags are read from where they were stored. */
+  compared(): void {}
+
   getCf(): I32 {
     return i32.load(this.cpu, CPU.cf);
   }

@@ -15,6 +15,7 @@ export function subtract(c: Semantics, a: I64, b: I64, bits: number, borrow?: I3
   c.of(i64.and(i64.xor(a, b), i64.xor(a, r)));
   c.af(i64.xor(i64.xor(a, b), r));
   c.zsp(r);
+  if (borrow === undefined) c.compared(a, b);
   return r;
 }
 

@@ -244,7 +244,16 @@ export const data: Definition[] = [
     default64: true,
     exec: (c) => push(c, i64.extend_u(i32.and(c.getFlags(), ~(FLAG.RF | FLAG.VM))), c.size),
   },
-  { name: 'POPF', stack: true, code: '9D', sizes: 'v', default64: true, ends: true, exec: popFlags },
+  {
+    name: 'POPF',
+    stack: true,
+    untranslated: true,
+    code: '9D',
+    sizes: 'v',
+    default64: true,
+    ends: true,
+    exec: popFlags,
+  },
   {
     name: 'SAHF',
     code: '9E',

@@ -62,6 +62,8 @@ export interface Definition {
   readonly fpu?: boolean;
   /** The condition (0..15) of a conditional instruction. */
   readonly cc?: number;
+  /** Left to the interpreter: a region ends before it. */
+  readonly untranslated?: boolean;
   /** Emits what the instruction does. */
   readonly exec: (c: Semantics) => void;
 }

@@ -1,5 +1,5 @@
 /** Shifts, rotates, double shifts, and bit instructions. */
-import { type I32, type I64, i32, i64, type Local, select } from '../../wasm/index.ts';
+import { type I32, type I64, i32, i64, select } from '../../wasm/index.ts';
 import { RAX, RBX, RCX, RDX, VECTOR } from '../state.ts';
 import { logicFlags } from './arithmetic.ts';
 import type { Definition } from './definition.ts';
@@ -15,8 +15,8 @@ function counted(c: Semantics, count: I64, value: I64, work: () => I64): void {
   c.set(0, result);
 }
 
-function maskedCount(c: Semantics): Local<'i64'> {
-  return c.f.let(i64.and(c.get(1), c.bits(0) === 64 ? 63 : 31));
+function maskedCount(c: Semantics): I64 {
+  return c.f.value(i64.and(c.get(1), c.bits(0) === 64 ? 63 : 31));
 }
 
 const shl = (c: Semantics) => {
@@ -130,7 +130,7 @@ const doubleShift = (left: boolean) => (c: Semantics) => {
   const bits = c.bits(0);
   const destination = f.let(c.getU(0));
   const source = f.let(c.getU(1));
-  const count = f.let(i64.and(c.get(2), bits === 64 ? 63 : 31));
+  const count = f.value(i64.and(c.get(2), bits === 64 ? 63 : 31));
   counted(c, count, f.let(c.sext(destination, bits)), () => {
     let r: I64;
     let carry: I32;

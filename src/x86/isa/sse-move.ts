@@ -55,6 +55,8 @@ const state = (name: string, code: string, which: number, write: boolean): Defin
   fpu: true,
   exec: (c) => {
     aligned(c);
+    // Of two pages that refuse a store, processors report the second.
+    if (write) c.f.let(c.lookup(i64.add(c.address(), 511), 1, true));
     const at = c.f.let(c.pointer(0, write));
     c.raiseVector(c.host.fpu(which, at, 0));
     if (write) c.commit(0);

@@ -66,6 +66,7 @@ export const system: Definition[] = [
       operands,
       registers,
       privileged: true,
+      untranslated: true,
       ends: true,
       exec: privileged,
     }),

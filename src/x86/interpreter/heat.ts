@@ -1,0 +1,19 @@
+/**
+ * How often a record was branched to: u16 counters, a few records sharing one. At the threshold the host is told,
+ * which may translate what begins there.
+ */
+import { type Callee, type Func, type I32, i32 } from '../../wasm/index.ts';
+import { CPU } from '../state.ts';
+
+/** Bytes of the table of counters. */
+export const HEAT_SIZE = 1 << 17;
+/** Translation pays after about a thousand executions of an instruction (measured: V8.md, "What follows"). */
+export const HEAT_THRESHOLD = 500;
+
+/** Counts an arrival at a record. */
+export function emitHeat(f: Func, cpu: I32, record: I32, hot: Callee): void {
+  const at = f.let(i32.add(i32.load(cpu, CPU.heat), i32.and(i32.shr_u(record, 4), HEAT_SIZE - 2)));
+  const count = f.let(i32.add(i32.load16u(at), 1));
+  f.store(at, count, 0, 16);
+  f.if(i32.eq(count, HEAT_THRESHOLD), () => f.do(hot, cpu, record));
+}
