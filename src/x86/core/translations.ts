@@ -70,7 +70,8 @@ export class Translations {
       this.memory.size / 0x1_0000,
     );
     const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: this.imports });
-    jobs.forEach(({ frame, region }, i) => this.install(frame, region, instance.exports[regionName(i)]));
+    for (const [i, { frame, region }] of jobs.entries())
+      this.install(frame, region, instance.exports[regionName(i)]);
   }
 
   /** One instruction as a region of its own, or null if it is left to the interpreter. */
@@ -100,7 +101,8 @@ export class Translations {
       this.installed.set(frame, installed);
     }
     installed.slots.push(slot);
-    region.entries.forEach((offset, number) => this.code.enterRegion(frame, offset, slot, number));
+    for (const [number, offset] of region.entries.entries())
+      this.code.enterRegion(frame, offset, slot, number);
   }
 
   /** A frame's code is gone (null: that of all frames). */

@@ -7,8 +7,8 @@ import { CPU } from '../state.ts';
 
 /** Bytes of the table of counters. */
 export const HEAT_SIZE = 1 << 17;
-/** Translation pays after about a thousand executions of an instruction (measured: V8.md, "What follows"). */
-export const HEAT_THRESHOLD = 500;
+/** Translation takes about a millisecond of the processor's own time: only what is very hot repays it. */
+export const HEAT_THRESHOLD = 12000;
 
 /** Counts an arrival at a record. */
 export function emitHeat(f: Func, cpu: I32, record: I32, hot: Callee): void {
