@@ -1,7 +1,7 @@
 /** The console with a person at it: xenolith on a pseudo-terminal, which `script` (of Debian's bsdutils) makes. */
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { describe, it } from 'vitest';
+import { afterEach, describe, it } from 'vitest';
 
 const MAIN = fileURLToPath(new URL('../../dist/toolstack/main.js', import.meta.url));
 
@@ -14,7 +14,7 @@ class Person {
     const command = `${before}; ${process.execPath} ${MAIN} -q; echo "[status $?]"; ${after}`;
     this.child = spawn('script', ['-q', '-c', command, '/dev/null'], { stdio: 'pipe' });
     this.child.stdout.setEncoding('utf8').on('data', (text: string) => {
-      this.screen += text;
+      this.screen = (this.screen + text).replaceAll(ASK, '');
     });
     this.done = new Promise((resolve) => this.child.on('close', resolve));
   }
@@ -32,17 +32,31 @@ class Person {
     this.screen = this.screen.slice(pattern.exec(this.screen)!.index);
   }
 
+  /** Takes the terminal away, whatever runs there. */
   async leaves(): Promise<void> {
-    this.child.stdin.end();
+    this.child.kill('SIGTERM');
     await this.done;
   }
 }
 
+/** The shell asks the terminal where the cursor is (ESC [ 6 n) and goes on without an answer: that is left out. */
+const ASK = '\x1b[6n';
 const PROMPT = /xenolith:~# $/;
+
+const persons: Person[] = [];
+afterEach(async () => {
+  for (const person of persons.splice(0)) await person.leaves();
+});
+
+function sits(before: string, after: string): Person {
+  const person = new Person(before, after);
+  persons.push(person);
+  return person;
+}
 
 describe('a person at the terminal', () => {
   it('has a shell with a window, Ctrl-C and job control, and gets the terminal back', async () => {
-    const person = new Person('stty rows 33 cols 101', 'stty size; stty -a | grep -o " icanon"');
+    const person = sits('stty rows 33 cols 101', 'stty size; stty -a | grep -o " icanon"');
     await person.sees(/Linux version/);
     await person.sees(PROMPT);
     person.type('stty size; echo $((6*7))\r');
@@ -63,16 +77,14 @@ describe('a person at the terminal', () => {
     await person.sees(PROMPT);
     person.type('poweroff\r');
     await person.sees(/\[status 0\]\r\n33 101\r\n icanon/);
-    await person.leaves();
   });
 
   it('pulls the plug with Ctrl-]', async () => {
-    const person = new Person('true', 'stty -a | grep -o " icanon"');
+    const person = sits('true', 'stty -a | grep -o " icanon"');
     await person.sees(PROMPT);
     person.type('while :; do :; done\r');
     await person.sees(/done\r\n/);
     person.type('\x1d');
     await person.sees(/\[status 0\]\r\n icanon/, 20);
-    await person.leaves();
   });
 });

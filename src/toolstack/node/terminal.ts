@@ -4,6 +4,7 @@
  * On a terminal every key goes to the guest as it is, Ctrl-C too; one key does not: the escape key, Ctrl-] as
  * `xl console` has it. Whatever ends the program, the terminal goes back to what it was.
  */
+import { spawnSync } from 'node:child_process';
 import type { ReadStream, WriteStream } from 'node:tty';
 
 /** Ctrl-] */
@@ -102,7 +103,15 @@ export class Terminal {
 
   private setRaw(raw: boolean): void {
     if (!this.interactive || this.raw === raw) return;
-    this.stdin.setRawMode(raw);
     this.raw = raw;
+    try {
+      this.stdin.setRawMode(raw);
+    } catch {
+      // The terminal is gone: there is nothing to set, and nothing to give back.
+      return;
+    }
+    // Node's raw mode leaves the output alone, where a newline still returns the carriage; the guest's own terminal
+    // has done that already, or means not to. (Leaving raw mode restores this, too.)
+    if (raw) spawnSync('stty', ['-opost'], { stdio: ['inherit', 'ignore', 'ignore'] });
   }
 }
