@@ -290,7 +290,11 @@ export class CodeCache {
     }
     const op = this.handlers[form.index]!;
     const ahead =
-      instruction.absolute || (form.memory && instruction.address32 && form.definition.name !== 'NOP');
+      instruction.absolute ||
+      (form.memory &&
+        instruction.address32 &&
+        form.definition.ownAddress !== true &&
+        form.definition.name !== 'NOP');
     if (!ahead) {
       this.write(at, op, offset, instruction, 0);
       return RECORD.size;

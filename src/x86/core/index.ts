@@ -289,7 +289,7 @@ class Core implements Processor {
       return linear === 0 ? -1 : this.memory.u8[linear]!;
     });
     if (instruction === null) {
-      const canonical = Math.abs(rip) < 2 ** 47;
+      const canonical = rip >= -(2 ** 47) && rip < 2 ** 47;
       cpu.put(CPU.exitReason, Exit.Exception);
       cpu.put(CPU.exitVector, canonical ? VECTOR.PF : VECTOR.GP);
       cpu.put(CPU.exitError, canonical ? this.faultCode(cpu, rip + missing, Access.Fetch) : 0);

@@ -191,8 +191,8 @@ function farReturn(c: Semantics, immediate: boolean): void {
 function farPointer(c: Semantics): [I64, I32] {
   const { f } = c;
   const va = f.let(c.address());
-  const selector = f.let(i32.and(i32.wrap(c.load(f.let(i64.add(va, c.size / 8)), 16)), 0xffff));
   const offset = f.let(c.zext(c.load(va, c.size), c.size));
+  const selector = f.let(i32.and(i32.wrap(c.load(f.let(i64.add(va, c.size / 8)), 16)), 0xffff));
   c.raiseVector(c.host.checkCodeSegment(selector, false));
   return [offset, selector];
 }

@@ -52,7 +52,7 @@ const popMemory = (c: Semantics) => {
   }
   const before = f.let(c.reg(RSP));
   drop(c, c.size / 8);
-  const va = f.let(c.address());
+  const va = f.let(i64.add(c.segmentBase(), i64.and(c.address(false), c.addressMask())));
   const after = f.let(c.reg(RSP));
   c.setReg(RSP, before);
   c.store(va, c.size, value);
@@ -142,8 +142,9 @@ const moveToSegment = (c: Semantics) =>
 const pushSegment = (register: number) => (c: Semantics) => push(c, c.host.selector(register), c.size);
 
 const popSegment = (register: number) => (c: Semantics) => {
-  const value = peek(c, c.size);
-  c.raiseVector(c.host.loadSegment(i32.const(register), i32.and(i32.wrap(value), 0xffff)));
+  // Only the selector is read; the rest of the slot need not be there.
+  const selector = peek(c, 16);
+  c.raiseVector(c.host.loadSegment(i32.const(register), i32.and(i32.wrap(selector), 0xffff)));
   drop(c, c.size / 8);
 };
 
@@ -189,7 +190,15 @@ export const data: Definition[] = [
   { name: 'PUSH', stack: true, code: '50+r', operands: 'Zv', default64: true, hot: true, exec: pushOperand },
   { name: 'POP', stack: true, code: '58+r', operands: 'Zv=', default64: true, hot: true, exec: popRegister },
   { name: 'PUSH', stack: true, code: 'FF /6', operands: 'Ev', default64: true, exec: pushOperand },
-  { name: 'POP', stack: true, code: '8F /0', operands: 'Ev=', default64: true, exec: popMemory },
+  {
+    name: 'POP',
+    stack: true,
+    code: '8F /0',
+    operands: 'Ev=',
+    default64: true,
+    ownAddress: true,
+    exec: popMemory,
+  },
   { name: 'PUSH', stack: true, code: '68 iz', operands: 'Iz', default64: true, exec: pushOperand },
   {
     name: 'PUSH',

@@ -62,6 +62,8 @@ export interface Definition {
   readonly fpu?: boolean;
   /** The condition (0..15) of a conditional instruction. */
   readonly cc?: number;
+  /** Computes its memory operand's address itself, with Semantics.addressMask: it depends on what it changes. */
+  readonly ownAddress?: boolean;
   /** Left to the interpreter: a region ends before it. */
   readonly untranslated?: boolean;
   /** Emits what the instruction does. */

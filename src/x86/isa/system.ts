@@ -11,8 +11,7 @@ const privileged = (c: Semantics) => c.raise(VECTOR.GP, 0);
 const undefinedOpcode = (c: Semantics) => c.raise(VECTOR.UD);
 
 const CONTROL_REGISTERS = [0, 2, 3, 4, 8];
-/** DR4 and DR5 do not exist while CR4.DE is set. */
-const DEBUG_REGISTERS = [0, 1, 2, 3, 6, 7];
+const DEBUG_REGISTERS = [0, 1, 2, 3, 4, 5, 6, 7];
 
 /** Mnemonic, opcode, operands of instructions that fault with #GP(0) at CPL 3 (IOPL 0). */
 const PRIVILEGED: [name: string, code: string, operands?: string, registers?: readonly number[]][] = [

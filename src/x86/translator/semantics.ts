@@ -387,7 +387,7 @@ export class TranslatorSemantics implements Semantics {
       const scaled = instruction.scale === 0 ? index : i64.shl(index, instruction.scale);
       const base = form.memory ? part(instruction.rm) : i64.const(0);
       sum = i64.add(i64.add(base, instruction.index === CPU.zero ? 0 : scaled), displacement);
-      if (instruction.address32) sum = i64.and(sum, 0xffffffff);
+      if (instruction.address32 && form.definition.ownAddress !== true) sum = i64.and(sum, 0xffffffff);
     }
     if (!segment || instruction.segment === CPU.zero) return sum;
     return i64.add(sum, i64.load(this.cpu, instruction.segment));
