@@ -1,5 +1,5 @@
 // `npm test`: style, types, build, tests. Every step runs, whatever became of the one before it; the last line
-// counts what passed and what failed. Arguments go to vitest: `npm test -- src/xen`.
+// counts what passed and what failed. Arguments go to vitest, for some of the unit tests: `npm test -- src/xen`.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -35,30 +35,30 @@ for (const [name, program, args] of steps) {
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'xenolith-test-'));
-const report = join(folder, 'report.json');
-const ran = run(bin('vitest'), [
-  'run',
-  '--reporter=default',
-  '--reporter=json',
-  `--outputFile.json=${report}`,
-  ...process.argv.slice(2),
-]);
-try {
-  const { numPassedTests, numFailedTests, numPendingTests, testResults } = JSON.parse(
-    readFileSync(report, 'utf8'),
-  );
-  passed += numPassedTests;
-  failed += numFailedTests;
-  // A file that did not even load has no test of its own to fail.
-  failed += testResults.filter(
-    (file) => file.status === 'failed' && file.assertionResults.length === 0,
-  ).length;
-  if (numPendingTests > 0) console.log(`${numPendingTests} skipped`);
-} catch (error) {
-  console.error(`vitest left no report: ${error.message}`);
-  failed++;
+const args = process.argv.slice(2);
+const suites = [['unit', []]];
+// The tests that boot whole domains run at the end, unless only some tests are asked for.
+if (args.length === 0) suites.push(['system', ['--config', join(root, 'test/system/vitest.config.ts')]]);
+for (const [name, config] of suites) {
+  const report = join(folder, `${name}.json`);
+  const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
+  const good = run(bin('vitest'), ['run', ...config, ...reporters, ...args]);
+  const before = failed;
+  try {
+    const result = JSON.parse(readFileSync(report, 'utf8'));
+    passed += result.numPassedTests;
+    failed += result.numFailedTests;
+    // A file that did not even load has no test of its own to fail.
+    const broken = ({ status, assertionResults }) => status === 'failed' && assertionResults.length === 0;
+    failed += result.testResults.filter(broken).length;
+    if (result.numPendingTests > 0) console.log(`${name}: ${result.numPendingTests} skipped`);
+  } catch (error) {
+    console.error(`vitest left no report of the ${name} tests: ${error.message}`);
+    failed++;
+  }
+  // Whatever else vitest does not like (an error outside of the tests) must not pass as success.
+  if (!good && failed === before) failed++;
 }
-if (!ran && failed === 0) failed++;
 rmSync(folder, { recursive: true });
 
 console.log(`${passed} passed, ${failed} failed`);
