@@ -5,7 +5,7 @@ import { Frames } from '../machine/frames.ts';
 import { MailboxReceiver } from '../machine/mailbox.ts';
 import type { Memory } from '../machine/memory.ts';
 import { dispatch, type PcpuMessage, runPcpu } from '../machine/pcpu.ts';
-import { createProcessor } from '../x86/index.ts';
+import { createProcessor, type RegionCompiler } from '../x86/index.ts';
 import { CPU } from '../x86/state.ts';
 import { Hypervisor, type HypervisorHost } from '../xen/hypervisor.ts';
 
@@ -30,9 +30,15 @@ export function runHypervisor(
   mailbox: number,
   host: HypervisorHost,
   post: (message: PcpuMessage) => void,
+  compiler: RegionCompiler,
 ): void {
   const receiver = new MailboxReceiver(memory, mailbox, () => post({ kind: 'room' }));
-  const hypervisor = new Hypervisor(memory, new Frames(memory), createProcessor, host);
+  const hypervisor = new Hypervisor(
+    memory,
+    new Frames(memory),
+    (...parts) => createProcessor(...parts, { compiler }),
+    host,
+  );
   const { control } = hypervisor;
   const instruments = new Instruments(hypervisor);
   control.onNotify = (value) => post({ kind: 'notify', value });

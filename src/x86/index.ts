@@ -1,5 +1,12 @@
 /** The processor, for the layers above. */
-export { createProcessor } from './core/index.ts';
+export { createProcessor, type ProcessorOptions } from './core/index.ts';
 export { Cpu, hex64, high32, join64, type VirtualAddress } from './cpu.ts';
 export { Access, type PhysicalSpace, type Processor, type ProcessorHost } from './processor.ts';
 export * from './state.ts';
+export {
+  type CompileJob,
+  type CompileResult,
+  compileRegions,
+  compilerDecoder,
+  type RegionCompiler,
+} from './translator/compile.ts';

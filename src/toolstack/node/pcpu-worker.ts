@@ -1,11 +1,12 @@
 /** The program of a processor's worker thread on Node. */
 import { randomFillSync } from 'node:crypto';
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { Memory } from '../../machine/memory.ts';
+import type { CompileResult } from '../../x86/index.ts';
 import { runHypervisor } from '../hypervisor-thread.ts';
 import type { PcpuWorkerData } from './pcpu.ts';
 
-const { memory, mailbox } = workerData as PcpuWorkerData;
+const { memory, mailbox, compiler } = workerData as PcpuWorkerData;
 const start = performance.now();
 
 runHypervisor(
@@ -19,4 +20,8 @@ runHypervisor(
     },
   },
   (message) => parentPort!.postMessage(message),
+  {
+    post: (job) => compiler.postMessage(job),
+    poll: () => (receiveMessageOnPort(compiler)?.message as CompileResult | undefined) ?? null,
+  },
 );

@@ -1,5 +1,5 @@
 /** Processors on Node: worker threads. */
-import { Worker } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import type { PcpuMessage } from '../../machine/pcpu.ts';
 import type { PcpuThread, StartPcpu } from '../machine.ts';
 
@@ -8,7 +8,11 @@ export interface PcpuWorkerData {
   memory: WebAssembly.Memory;
   /** Linear address of its mailbox. */
   mailbox: number;
+  /** To the thread that translates for it. */
+  compiler: MessagePort;
 }
+
+const COMPILER = new URL('./compiler-worker.js', import.meta.url);
 
 /**
  * Makes what starts processors.
@@ -16,8 +20,16 @@ export interface PcpuWorkerData {
  */
 export function nodePcpus(script: URL = new URL('./pcpu-worker.js', import.meta.url)): StartPcpu {
   return ({ memory, mailbox }, receive, died): PcpuThread => {
-    const workerData: PcpuWorkerData = { memory: memory.wasm, mailbox };
-    const worker = new Worker(script, { workerData, name: 'pcpu0' });
+    const { port1, port2 } = new MessageChannel();
+    const workerData: PcpuWorkerData = { memory: memory.wasm, mailbox, compiler: port2 };
+    const worker = new Worker(script, { workerData, transferList: [port2], name: 'pcpu0' });
+    const compiler = new Worker(COMPILER, {
+      workerData: { port: port1 },
+      transferList: [port1],
+      name: 'compiler0',
+    });
+    // Without it the machine would only be slower; but it does not end by itself.
+    compiler.on('error', died);
     let wanted = false;
     worker.on('message', (message: PcpuMessage) => receive(message));
     worker.on('error', died);
@@ -27,7 +39,7 @@ export function nodePcpus(script: URL = new URL('./pcpu-worker.js', import.meta.
     return {
       async terminate() {
         wanted = true;
-        await worker.terminate();
+        await Promise.all([worker.terminate(), compiler.terminate()]);
       },
     };
   };

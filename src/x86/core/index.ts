@@ -16,6 +16,7 @@ import { FRAME_CODE, FRAME_WRITE, TLB_ENTRIES, TLB_ENTRY_SIZE, TLB_SIZE } from '
 import { Access, type PhysicalSpace, type Processor, type ProcessorHost } from '../processor.ts';
 import { GLUE, RECORD } from '../records.ts';
 import { CPU, Exit, FLAG, RAX, RBP, RBX, RCX, RDX, RSP, VECTOR } from '../state.ts';
+import type { RegionCompiler } from '../translator/compile.ts';
 import { CodeCache } from './code-cache.ts';
 import { fpuCall } from './fpu-calls.ts';
 import { checkCodeSegment, loadSegment, segmentQuery } from './segments.ts';
@@ -107,6 +108,7 @@ class Core implements Processor {
       decoder: this.decoder,
       table: instance.exports['table'] as WebAssembly.Table,
       imports: { ...imports, ...instance.exports },
+      compiler: options.compiler ?? null,
     });
   }
 
@@ -376,6 +378,8 @@ class Core implements Processor {
 export interface ProcessorOptions {
   /** Translate hot code (default). */
   translate?: boolean;
+  /** Translates on another thread; without one it happens on the processor's own. */
+  compiler?: RegionCompiler;
   /** step() runs the instruction translated, as a region of its own: for tests. */
   stepTranslated?: boolean;
 }

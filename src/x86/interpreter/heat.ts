@@ -7,8 +7,8 @@ import { CPU } from '../state.ts';
 
 /** Bytes of the table of counters. */
 export const HEAT_SIZE = 1 << 17;
-/** Translation takes about a millisecond of the processor's own time: only what is very hot repays it. */
-export const HEAT_THRESHOLD = 12000;
+/** Booting Debian's kernel on two cores was fastest between 6,000 and 12,000: below, compiling takes the other core. */
+export const HEAT_THRESHOLD = 8000;
 
 /** Counts an arrival at a record. */
 export function emitHeat(f: Func, cpu: I32, record: I32, hot: Callee): void {
