@@ -30,7 +30,7 @@ export function runHypervisor(
   mailbox: number,
   host: HypervisorHost,
   post: (message: PcpuMessage) => void,
-  compiler: RegionCompiler,
+  compiler: RegionCompiler | null,
 ): void {
   const receiver = new MailboxReceiver(memory, mailbox, () => post({ kind: 'room' }));
   const hypervisor = new Hypervisor(

@@ -20,8 +20,10 @@ runHypervisor(
     },
   },
   (message) => parentPort!.postMessage(message),
-  {
-    post: (job) => compiler.postMessage(job),
-    poll: () => (receiveMessageOnPort(compiler)?.message as CompileResult | undefined) ?? null,
-  },
+  compiler === null
+    ? null
+    : {
+        post: (job) => compiler.postMessage(job),
+        poll: () => (receiveMessageOnPort(compiler)?.message as CompileResult | undefined) ?? null,
+      },
 );

@@ -8,28 +8,24 @@ export interface PcpuWorkerData {
   memory: WebAssembly.Memory;
   /** Linear address of its mailbox. */
   mailbox: number;
-  /** To the thread that translates for it. */
-  compiler: MessagePort;
+  /** To the thread that translates for it; null: it translates itself. */
+  compiler: MessagePort | null;
 }
-
-const COMPILER = new URL('./compiler-worker.js', import.meta.url);
 
 /**
  * Makes what starts processors.
  * @param script the worker's program; it finds a {@link PcpuWorkerData} in workerData and calls runPcpu.
+ * @param compilerScript the program of the thread that translates for it; null: no such thread
  */
-export function nodePcpus(script: URL = new URL('./pcpu-worker.js', import.meta.url)): StartPcpu {
+export function nodePcpus(
+  script: URL = new URL('./pcpu-worker.js', import.meta.url),
+  compilerScript: URL | null = new URL('./compiler-worker.js', import.meta.url),
+): StartPcpu {
   return ({ memory, mailbox }, receive, died): PcpuThread => {
-    const { port1, port2 } = new MessageChannel();
-    const workerData: PcpuWorkerData = { memory: memory.wasm, mailbox, compiler: port2 };
-    const worker = new Worker(script, { workerData, transferList: [port2], name: 'pcpu0' });
-    const compiler = new Worker(COMPILER, {
-      workerData: { port: port1 },
-      transferList: [port1],
-      name: 'compiler0',
-    });
-    // Without it the machine would only be slower; but it does not end by itself.
-    compiler.on('error', died);
+    const compiler = compilerScript === null ? null : startCompiler(compilerScript, died);
+    const workerData: PcpuWorkerData = { memory: memory.wasm, mailbox, compiler: compiler?.port ?? null };
+    const transferList = compiler === null ? [] : [compiler.port];
+    const worker = new Worker(script, { workerData, transferList, name: 'pcpu0' });
     let wanted = false;
     worker.on('message', (message: PcpuMessage) => receive(message));
     worker.on('error', died);
@@ -39,8 +35,20 @@ export function nodePcpus(script: URL = new URL('./pcpu-worker.js', import.meta.
     return {
       async terminate() {
         wanted = true;
-        await Promise.all([worker.terminate(), compiler.terminate()]);
+        await Promise.all([worker.terminate(), compiler?.worker.terminate()]);
       },
     };
   };
+}
+
+/** A thread that translates, and the port at which a processor reaches it. */
+function startCompiler(script: URL, died: (error: Error) => void): { worker: Worker; port: MessagePort } {
+  const { port1, port2 } = new MessageChannel();
+  const worker = new Worker(script, {
+    workerData: { port: port1 },
+    transferList: [port1],
+    name: 'compiler0',
+  });
+  worker.on('error', died);
+  return { worker, port: port2 };
 }

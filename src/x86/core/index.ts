@@ -379,7 +379,7 @@ export interface ProcessorOptions {
   /** Translate hot code (default). */
   translate?: boolean;
   /** Translates on another thread; without one it happens on the processor's own. */
-  compiler?: RegionCompiler;
+  compiler?: RegionCompiler | null;
   /** step() runs the instruction translated, as a region of its own: for tests. */
   stepTranslated?: boolean;
 }
