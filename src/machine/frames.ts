@@ -12,6 +12,8 @@ const LOCK = HEADER >>> 2;
 const MAGIC = LOCK + 1;
 const FREE = LOCK + 2;
 const HINT = LOCK + 3;
+/** Frames from this one on have never been handed out: they are zero, and cost the host nothing yet. */
+const FRESH = LOCK + 4;
 const BITMAP = 2 * PAGE_SIZE;
 const READY = 0x656d7266;
 
@@ -35,6 +37,7 @@ export class Frames {
       for (let frame = 0; frame < own; frame++) this.mark(frame, true);
       memory.u32[FREE] = this.total - own;
       memory.u32[HINT] = own;
+      memory.u32[FRESH] = own;
     }
   }
 
@@ -50,9 +53,17 @@ export class Frames {
 
   /** `count` zeroed frames that follow each other; the first one's number. @throws OutOfFrames */
   allocContiguous(count: number): number {
-    const first = this.locked(() => this.take(count));
+    let used = 0;
+    const first = this.locked(() => {
+      const { u32 } = this.memory;
+      const taken = this.take(count);
+      used = u32[FRESH]!;
+      u32[FRESH] = Math.max(used, taken + count);
+      return taken;
+    });
     if (first === 0) throw new OutOfFrames(count);
-    this.memory.u8.fill(0, first * PAGE_SIZE, (first + count) * PAGE_SIZE);
+    const end = Math.min(first + count, used);
+    if (end > first) this.memory.u8.fill(0, first * PAGE_SIZE, end * PAGE_SIZE);
     return first;
   }
 

@@ -17,6 +17,8 @@ export interface ProcessorHost {
   tsc(): number;
   /** CPUID as the guest's user mode sees it natively: four u32. */
   cpuid(leaf: number, subleaf: number): readonly [number, number, number, number];
+  /** Fills an array with random bytes (RDRAND, RDSEED). */
+  random(bytes: Uint8Array): void;
   /** A segment descriptor (two u32: low, high) or null where the selector is beyond its table. */
   descriptor(cpu: Cpu, selector: number): readonly [number, number] | null;
 }

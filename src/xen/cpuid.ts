@@ -20,6 +20,7 @@ const LEAF1_ECX = {
   sse4_1: 19,
   sse4_2: 20,
   popcnt: 23,
+  rdrand: 30,
 } as const;
 const LEAF1_EDX = {
   fpu: 0,
@@ -39,7 +40,7 @@ const LEAF1_EDX = {
 /** Only for who asks through the forced-emulation prefix: a hypervisor is present. */
 const HYPERVISOR = 0x80000000;
 /** Leaf 7. */
-const LEAF7_EBX = { erms: 9 } as const;
+const LEAF7_EBX = { erms: 9, rdseed: 18 } as const;
 const LEAF7_EDX = { fsrm: 4 } as const;
 /** Leaf 0x80000001. */
 const EXTENDED_ECX = { lahf_lm: 0 } as const;
@@ -63,6 +64,8 @@ const BRAND = 'Xenolith virtual CPU';
 const SIGNATURE = 0x30661;
 const CACHE_LINE = 64;
 export const PHYSICAL_ADDRESS_BITS = 46;
+/** Of the machine's own frame numbers: Linux takes grant tables of version 2 above 44. */
+const MACHINE_ADDRESS_BITS = 32;
 const VIRTUAL_ADDRESS_BITS = 48;
 
 function brand(part: number): CpuidResult {
@@ -142,7 +145,7 @@ function xenLeaf(index: number, subleaf: number): CpuidResult {
       if (subleaf === 1) return [0, 0, TSC_TO_SYSTEM_MUL, TSC_SHIFT];
       return subleaf === 2 ? [TSC_KHZ, 0, 0, 0] : NONE;
     case 5:
-      return [0, PHYSICAL_ADDRESS_BITS, 0, 0];
+      return [0, MACHINE_ADDRESS_BITS, 0, 0];
     default:
       return NONE;
   }

@@ -102,6 +102,7 @@ export class Hypervisor {
     this.notifications = new NotificationQueue((notification) => this.control.onNotify(notification));
     this.processor = createProcessor(memory, frames, {
       tsc: () => host.now(),
+      random: (bytes) => host.random(bytes),
       cpuid: (leaf, subleaf) => cpuid(leaf, subleaf, apicIdOf(this.current?.id ?? 0)),
       descriptor: (cpu, selector) => {
         const vcpu = this.vcpuOfCpu.get(cpu.address);

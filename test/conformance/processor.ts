@@ -74,6 +74,7 @@ export class ProcessorEngine implements Engine {
     this.cpu.reset();
     this.processor = createProcessor(this.memory, frames, {
       tsc: () => 0,
+      random: () => {},
       cpuid: () => [0, 0, 0, 0],
       descriptor: (_cpu, selector) => descriptor(selector),
     });

@@ -12,6 +12,7 @@ describe('processor', () => {
     const t0 = performance.now();
     const processor = createProcessor(memory, frames, {
       tsc: () => 0,
+      random: () => {},
       cpuid: () => [0, 0, 0, 0],
       descriptor: () => null,
     });

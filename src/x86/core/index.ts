@@ -115,6 +115,8 @@ class Core implements Processor {
   private imports(): HostImplementation {
     const sse = new SseFloat(this.memory);
     const x87 = new X87(this.memory);
+    const { memory, host } = this;
+    const randomBytes = new Uint8Array(8);
     const cpuAt = (address: number) => this.cpus.get(address >>> 0)!;
     return {
       codeWritten: (frame) => this.code.drop(frame),
@@ -127,6 +129,12 @@ class Core implements Processor {
       fpu: (which, cpu, operand) => fpuCall(x87, which!, cpu! >>> 0, operand! >>> 0),
       rdtsc: (address, withAux) => this.rdtsc(cpuAt(address!), withAux !== 0),
       cpuid: (address) => this.cpuid(cpuAt(address!)),
+      random: (address) => {
+        // Through a buffer of its own: sources of randomness do not fill shared memory.
+        host.random(randomBytes);
+        memory.u8.set(randomBytes, (address! >>> 0) + CPU.temp);
+        return 0;
+      },
       segmentQuery: (cpu, kind, selector) => segmentQuery(this.host, cpuAt(cpu!), kind!, selector!),
       loadSegment: (cpu, register, selector) => loadSegment(this.host, cpuAt(cpu!), register!, selector!),
       checkCodeSegment: (cpu, selector, isReturn) =>

@@ -21,6 +21,8 @@ export const HOST_SIGNATURES = {
   fpu: 4,
   rdtsc: 2,
   cpuid: 1,
+  /** (cpu): 64 random bits to CPU.temp. */
+  random: 1,
   segmentQuery: 3,
   loadSegment: 3,
   checkCodeSegment: 3,

@@ -481,6 +481,7 @@ function hostFunctions(cpu: I32, imports: HostImports): HostFunctions {
     fpu: (which, operand, value) => call('i32', imports.fpu, i32.const(which), cpu, operand, i(value)),
     rdtsc: (withAux) => call('i32', imports.rdtsc, cpu, i32.const(withAux ? 1 : 0)),
     cpuid: () => call('i32', imports.cpuid, cpu),
+    random: () => call('i32', imports.random, cpu),
     segmentQuery: (kind, selector) => call('i32', imports.segmentQuery, cpu, i32.const(kind), selector),
     selector: (register) => i64.load16u(cpu, CPU.selectors + register * 8),
     loadSegment: (register, selector) => call('i32', imports.loadSegment, cpu, register, selector),

@@ -119,6 +119,8 @@ export interface HostFunctions {
   /** Reads the time-stamp counter into rdx:rax (and rcx for RDTSCP). */
   rdtsc(withAux: boolean): I32;
   cpuid(): I32;
+  /** 64 random bits, to CPU.temp; 0. */
+  random(): I32;
   /** LAR, LSL, VERR, VERW (0..3): 1 if the selector may be looked at; the value is then a u32 at CPU.temp. */
   segmentQuery(kind: number, selector: I32): I32;
   /** The selector in a segment register, zero-extended. */

@@ -12,7 +12,7 @@ const CODE = 0x400000;
 function machine() {
   const memory = Memory.create(64 << 20);
   const frames = new Frames(memory);
-  const host = { tsc: () => 0, cpuid: () => [0, 0, 0, 0] as const, descriptor: () => null };
+  const host = { tsc: () => 0, random: () => {}, cpuid: () => [0, 0, 0, 0] as const, descriptor: () => null };
   const processor = createProcessor(memory, frames, host);
   const frameTable = frames.allocContiguous(1) * 4096;
   const linear = [0];

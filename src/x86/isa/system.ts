@@ -73,6 +73,8 @@ export const system: Definition[] = [
   { name: 'CPUID', code: '0F A2', exec: (c) => c.raiseVector(c.host.cpuid()) },
   { name: 'RDTSC', code: '0F 31', exec: (c) => c.raiseVector(c.host.rdtsc(false)) },
   { name: 'RDTSCP', code: '0F 01 F9', exec: (c) => c.raiseVector(c.host.rdtsc(true)) },
+  { name: 'RDRAND', code: '0F C7 /6', operands: 'Rv=', exec: random },
+  { name: 'RDSEED', code: '0F C7 /7', operands: 'Rv=', exec: random },
   { name: 'UD2', code: '0F 0B', ends: true, exec: undefinedOpcode },
   { name: 'UD1', code: '0F B9 /r', operands: 'Ev', ends: true, exec: undefinedOpcode },
   { name: 'UD0', code: '0F FF /r', operands: 'Ev', ends: true, exec: undefinedOpcode },
@@ -81,6 +83,13 @@ export const system: Definition[] = [
   { name: 'VERR', code: '0F 00 /4', operands: 'Ew', exec: query(2) },
   { name: 'VERW', code: '0F 00 /5', operands: 'Ew', exec: query(3) },
 ];
+
+/** RDRAND, RDSEED: there is always a number. CF says so; the other status flags are cleared. */
+function random(c: Semantics): void {
+  c.raiseVector(c.host.random());
+  c.set(0, i64.load(c.cpu, CPU.temp));
+  c.setFlags(i32.const(FLAG.CF), FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.OF);
+}
 
 /** What a selector's descriptor says: ZF tells whether it may be looked at; LAR and LSL deliver a value. */
 function query(kind: number): (c: Semantics) => void {

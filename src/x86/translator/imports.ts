@@ -15,6 +15,7 @@ const HOST = [
   'fpu',
   'rdtsc',
   'cpuid',
+  'random',
   'segmentQuery',
   'loadSegment',
   'checkCodeSegment',
