@@ -28,7 +28,8 @@ function violations(path: string, text: string): string[] {
   const wrong: string[] = [];
   for (const specifier of imports(text)) {
     if (!specifier.startsWith('.')) {
-      if (PORTABLE.has(layer) && !PORTABLE_LIBRARIES.has(specifier)) wrong.push(`${path}: imports ${specifier}`);
+      if (PORTABLE.has(layer) && !PORTABLE_LIBRARIES.has(specifier))
+        wrong.push(`${path}: imports ${specifier}`);
       continue;
     }
     const [target] = normalize(join(dirname(path), specifier)).split(sep) as [string];
