@@ -323,6 +323,7 @@ export class Decoder {
       }
       first = false;
     }
+    if (at > MAX_LENGTH) return undefinedHere(VECTOR.GP, 'instruction longer than 15 bytes');
     if (definition.registers !== undefined && !definition.registers.includes(((modrm >> 3) & 7) | rexR))
       return undefinedHere(VECTOR.UD, `${definition.name} (register)`);
     if (definition.modrmImmediate === true) {
@@ -336,7 +337,6 @@ export class Decoder {
       if (low === 1 || low > 5) return undefinedHere(VECTOR.UD, `${definition.name} (segment ${low})`);
     } else if (operands.some((operand) => operand.kind === 'S') && ((modrm >> 3) & 7) > 5)
       return undefinedHere(VECTOR.UD, `${definition.name} (segment)`);
-    if (at > MAX_LENGTH) return undefinedHere(VECTOR.GP, 'instruction longer than 15 bytes');
     if (lock && !(definition.lock === true && memory))
       return undefinedHere(VECTOR.UD, `LOCK ${definition.name}`);
     return {

@@ -18,16 +18,17 @@ const USAGE = `usage: npm run conformance -- [options]
   --replay FILE   only the cases of a file that --save wrote
   --save FILE     where failing cases go (default .cache/conformance/failures.json)
   --report FILE   write the mismatches by instruction, as Markdown
+  --translator    every instruction through the translator instead of the interpreter
   --list          print the names of the forms
 exit status: 0 no mismatches, 1 mismatches, 2 wrong use or no oracle`;
 
 const SAMPLE_MILLISECONDS = 40_000;
 const SHOWN = 20;
 
-function replay(file: string, root: string): number {
+function replay(file: string, root: string, translator = false): number {
   const { batch, cases } = deserialize(readFileSync(file, 'utf8'), allVariants(definitions).variants);
   const expected = new NativeEngine(root).run(batch);
-  const engine = new ProcessorEngine();
+  const engine = new ProcessorEngine(translator);
   const got = engine.run(batch);
   let failed = 0;
   for (const [index, { instruction, target }] of cases.entries()) {
@@ -53,6 +54,7 @@ function main(root: string): number {
       save: { type: 'string' },
       report: { type: 'string' },
       list: { type: 'boolean' },
+      translator: { type: 'boolean' },
       help: { type: 'boolean' },
     },
   });
@@ -60,7 +62,7 @@ function main(root: string): number {
     console.log(USAGE);
     return 0;
   }
-  if (values.replay !== undefined) return replay(values.replay, root);
+  if (values.replay !== undefined) return replay(values.replay, root, values.translator);
   const { variants, excluded } = allVariants(definitions, values.form);
   if (values.list) {
     for (const { name } of variants) console.log(name);
@@ -77,7 +79,7 @@ function main(root: string): number {
   }
   const seed = values.seed ?? Date.now().toString(36);
   console.log(`seed ${seed}`);
-  const engine = new ProcessorEngine();
+  const engine = new ProcessorEngine(values.translator);
   let shown = 0;
   const report = runPlan(
     {

@@ -58,7 +58,8 @@ function steppable(code: Uint8Array): boolean {
 }
 
 export class ProcessorEngine implements Engine {
-  readonly name = 'interpreter';
+  readonly name: string;
+  private readonly translated: boolean;
   private readonly memory: Memory;
   private readonly guest: Guest;
   private readonly cpu: Cpu;
@@ -66,18 +67,26 @@ export class ProcessorEngine implements Engine {
   /** What the data region holds when the case begins. */
   private readonly initial = new Uint8Array(PLACE.dataSize);
 
-  constructor() {
+  /** @param translated every instruction through the translator, as a region of its own */
+  constructor(translated = false) {
+    this.name = translated ? 'translator' : 'interpreter';
+    this.translated = translated;
     this.memory = Memory.create(MACHINE_BYTES);
     const frames = new Frames(this.memory);
     this.guest = new Guest(this.memory, frames);
     this.cpu = new Cpu(this.memory, frames.alloc() * PAGE_SIZE);
     this.cpu.reset();
-    this.processor = createProcessor(this.memory, frames, {
-      tsc: () => 0,
-      random: () => {},
-      cpuid: () => [0, 0, 0, 0],
-      descriptor: (_cpu, selector) => descriptor(selector),
-    });
+    this.processor = createProcessor(
+      this.memory,
+      frames,
+      {
+        tsc: () => 0,
+        random: () => {},
+        cpuid: () => [0, 0, 0, 0],
+        descriptor: (_cpu, selector) => descriptor(selector),
+      },
+      { stepTranslated: translated },
+    );
     this.processor.attach(this.cpu, this.guest);
     this.processor.loadRoots(this.cpu, this.guest.root, this.guest.root);
     this.processor.setMode(this.cpu, false);
@@ -122,7 +131,8 @@ export class ProcessorEngine implements Engine {
   /** Runs to the exit. Some cases (by their registers, so that a replay does the same) go in single steps. */
   private execute(mayStep: boolean): Exit {
     const { cpu, processor } = this;
-    if (!mayStep || (cpu.regLow(9) & 7) !== 5) return processor.run(cpu, MOST_INSTRUCTIONS);
+    if (!this.translated && (!mayStep || (cpu.regLow(9) & 7) !== 5))
+      return processor.run(cpu, MOST_INSTRUCTIONS);
     for (let steps = 0; steps < MOST_INSTRUCTIONS; steps++) {
       const exit = processor.step(cpu);
       if (exit !== Exit.Budget) return exit;

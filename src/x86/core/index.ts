@@ -312,7 +312,7 @@ class Core implements Processor {
     this.memory.u32.fill(0, end >>> 2, (end + RECORD.size) >>> 2);
     this.memory.u16[end >>> 1] = GLUE.stop;
     this.memory.u16[(end + RECORD.offset) >>> 1] = offset + instruction.length;
-    cpu.put(CPU.stepping, 1);
+    cpu.put(CPU.stepping, this.stepTranslated ? 0 : 1);
     cpu.put(CPU.crossKind, 0);
     cpu.put(CPU.codeDropped, 0);
     const exit = this.stepTranslated ? this.enterAlone(cpu, instruction, offset, at) : this.enter(cpu, 0, at);
@@ -388,7 +388,7 @@ export interface ProcessorOptions {
   translate?: boolean;
   /** Translates on another thread; without one it happens on the processor's own. */
   compiler?: RegionCompiler | null;
-  /** step() runs the instruction translated, as a region of its own: for tests. */
+  /** step() runs the instruction translated, as a region of its own (a repeated one to its end): for tests. */
   stepTranslated?: boolean;
 }
 
