@@ -98,7 +98,7 @@ function start(script = 'worker.js') {
     (error) => panics.push(error),
   );
   const url = pathToFileURL(join(folder, script));
-  const thread = nodePcpus(url, null)(
+  const thread = nodePcpus({ script: url, compilerScript: null })(
     { memory, mailbox },
     (message) => client.receive(message),
     (error) => client.fail(error),

@@ -5,7 +5,7 @@ import { Frames } from '../machine/frames.ts';
 import { MailboxReceiver } from '../machine/mailbox.ts';
 import type { Memory } from '../machine/memory.ts';
 import { dispatch, type PcpuMessage, runPcpu } from '../machine/pcpu.ts';
-import { createProcessor, type RegionCompiler } from '../x86/index.ts';
+import { createProcessor, type ProcessorOptions } from '../x86/index.ts';
 import { CPU } from '../x86/state.ts';
 import { Hypervisor, type HypervisorHost } from '../xen/hypervisor.ts';
 
@@ -30,13 +30,13 @@ export function runHypervisor(
   mailbox: number,
   host: HypervisorHost,
   post: (message: PcpuMessage) => void,
-  compiler: RegionCompiler | null,
+  processor: ProcessorOptions,
 ): void {
   const receiver = new MailboxReceiver(memory, mailbox, () => post({ kind: 'room' }));
   const hypervisor = new Hypervisor(
     memory,
     new Frames(memory),
-    (...parts) => createProcessor(...parts, { compiler }),
+    (...parts) => createProcessor(...parts, processor),
     host,
   );
   const { control } = hypervisor;

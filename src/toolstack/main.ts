@@ -21,7 +21,7 @@ async function boot(options: BootOptions): Promise<number> {
   const session = new Session(options, {
     terminal,
     images: { progress: options.quiet ? SILENT : progressOn(process.stderr) },
-    startPcpu: nodePcpus(),
+    startPcpu: nodePcpus({ translate: options.translate }),
     say: (text) => process.stderr.write(`xenolith: ${text}${terminal.newline}`),
   });
   for (const signal of SIGNALS)

@@ -12,13 +12,15 @@ describe('options', () => {
       append: '',
       memory: 256 * 1024,
       trace: false,
+      translate: true,
       symbols: null,
       quiet: false,
     });
   });
 
   it('takes every option', () => {
-    const line = '--kernel=vmlinuz --no-ramdisk --cmdline=a --append b --memory 64 --trace --symbols s -q';
+    const line =
+      '--kernel=vmlinuz --no-ramdisk --cmdline=a --append b --memory 64 --trace --no-translator --symbols s -q';
     expect(parseOptions(line.split(' '))).toEqual({
       command: 'boot',
       kernel: 'vmlinuz',
@@ -28,6 +30,7 @@ describe('options', () => {
       append: 'b',
       memory: 64 * 1024,
       trace: true,
+      translate: false,
       symbols: 's',
       quiet: true,
     });
@@ -69,7 +72,17 @@ describe('options', () => {
   });
 
   it('documents each option', () => {
-    for (const name of ['kernel', 'ramdisk', 'cmdline', 'append', 'memory', 'trace', 'symbols', 'quiet']) {
+    for (const name of [
+      'kernel',
+      'ramdisk',
+      'cmdline',
+      'append',
+      'memory',
+      'trace',
+      'no-translator',
+      'symbols',
+      'quiet',
+    ]) {
       expect(USAGE).toContain(`--${name}`);
     }
   });

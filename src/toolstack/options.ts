@@ -20,6 +20,8 @@ export interface BootOptions {
   /** Memory of the domain in KiB, a multiple of 4. */
   memory: number;
   trace: boolean;
+  /** Translate hot code; without it everything is interpreted. */
+  translate: boolean;
   /** A System.map, or an ELF file with symbols. */
   symbols: string | null;
   quiet: boolean;
@@ -43,6 +45,7 @@ processor made of WebAssembly. Without options: Debian's stock kernel and a shel
   --cmdline STRING       the kernel's command line, instead of the default one
   --append STRING        added to the command line
   --memory SIZE          memory of the domain: MiB, or with a suffix K, M or G (256)
+  --no-translator        interpret everything: slow, and simple to compare with
   --trace                print every hypercall and its result on standard error
   --symbols FILE         System.map or ELF file that names addresses in a crash dump
                          (Linux kernels carry their own symbols)
@@ -66,6 +69,7 @@ const OPTIONS = {
   append: { type: 'string' },
   memory: { type: 'string' },
   trace: { type: 'boolean' },
+  'no-translator': { type: 'boolean' },
   symbols: { type: 'string' },
   quiet: { type: 'boolean', short: 'q' },
   help: { type: 'boolean', short: 'h' },
@@ -92,6 +96,7 @@ export function parseOptions(args: readonly string[]): Options {
     append: values.append ?? '',
     memory: values.memory === undefined ? DEFAULT_MEMORY : parseSize(values.memory),
     trace: values.trace ?? false,
+    translate: !(values['no-translator'] ?? false),
     symbols: file('symbols', values.symbols) ?? null,
     quiet: values.quiet ?? false,
   };

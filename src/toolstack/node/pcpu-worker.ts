@@ -6,7 +6,7 @@ import type { CompileResult } from '../../x86/index.ts';
 import { runHypervisor } from '../hypervisor-thread.ts';
 import type { PcpuWorkerData } from './pcpu.ts';
 
-const { memory, mailbox, compiler } = workerData as PcpuWorkerData;
+const { memory, mailbox, compiler, translate } = workerData as PcpuWorkerData;
 const start = performance.now();
 
 runHypervisor(
@@ -20,10 +20,14 @@ runHypervisor(
     },
   },
   (message) => parentPort!.postMessage(message),
-  compiler === null
-    ? null
-    : {
-        post: (job) => compiler.postMessage(job),
-        poll: () => (receiveMessageOnPort(compiler)?.message as CompileResult | undefined) ?? null,
-      },
+  {
+    translate,
+    compiler:
+      compiler === null
+        ? null
+        : {
+            post: (job) => compiler.postMessage(job),
+            poll: () => (receiveMessageOnPort(compiler)?.message as CompileResult | undefined) ?? null,
+          },
+  },
 );

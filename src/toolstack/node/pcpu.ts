@@ -10,20 +10,32 @@ export interface PcpuWorkerData {
   mailbox: number;
   /** To the thread that translates for it; null: it translates itself. */
   compiler: MessagePort | null;
+  translate: boolean;
 }
 
-/**
- * Makes what starts processors.
- * @param script the worker's program; it finds a {@link PcpuWorkerData} in workerData and calls runPcpu.
- * @param compilerScript the program of the thread that translates for it; null: no such thread
- */
-export function nodePcpus(
-  script: URL = new URL('./pcpu-worker.js', import.meta.url),
-  compilerScript: URL | null = new URL('./compiler-worker.js', import.meta.url),
-): StartPcpu {
+export interface PcpuOptions {
+  /** The worker's program; it finds a {@link PcpuWorkerData} in workerData and calls runPcpu. */
+  script?: URL;
+  /** The program of the thread that translates for it; null: no such thread. */
+  compilerScript?: URL | null;
+  /** Translate hot code (default). */
+  translate?: boolean;
+}
+
+/** Makes what starts processors. */
+export function nodePcpus({
+  script = new URL('./pcpu-worker.js', import.meta.url),
+  compilerScript = new URL('./compiler-worker.js', import.meta.url),
+  translate = true,
+}: PcpuOptions = {}): StartPcpu {
   return ({ memory, mailbox }, receive, died): PcpuThread => {
-    const compiler = compilerScript === null ? null : startCompiler(compilerScript, died);
-    const workerData: PcpuWorkerData = { memory: memory.wasm, mailbox, compiler: compiler?.port ?? null };
+    const compiler = compilerScript === null || !translate ? null : startCompiler(compilerScript, died);
+    const workerData: PcpuWorkerData = {
+      memory: memory.wasm,
+      mailbox,
+      compiler: compiler?.port ?? null,
+      translate,
+    };
     const transferList = compiler === null ? [] : [compiler.port];
     const worker = new Worker(script, { workerData, transferList, name: 'pcpu0' });
     let wanted = false;
