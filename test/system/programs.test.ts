@@ -82,7 +82,8 @@ int main(void) {
   char *page = mmap(NULL, 8192, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (!sigsetjmp(back, 1)) *(volatile char *)page = 1;
   if (!sigsetjmp(back, 1)) *(volatile int *)NULL = 1;
-  if (!sigsetjmp(back, 1)) printf("%d\\n", 1 / (int)(sum & 0));
+  volatile int zero = 0;
+  if (!sigsetjmp(back, 1)) printf("%d\\n", 1 / zero);
   if (!sigsetjmp(back, 1)) __builtin_trap();
   if (!sigsetjmp(back, 1)) __asm__ volatile("int3");
   if (!sigsetjmp(back, 1)) __asm__ volatile("cli");
