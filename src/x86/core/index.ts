@@ -363,14 +363,23 @@ class Core implements Processor {
     const flags = this.memory.u8[this.frameFlags + machineFrame]!;
     if (flags & FRAME_CODE) this.code.drop(machineFrame);
     if ((flags & ~FRAME_CODE) === 0) return;
-    for (const tlb of this.pool.tlbs) if (tlb.space !== null) this.wasm.revoke(tlb.address, machineFrame, 0);
+    for (const tlb of this.current()) this.wasm.revoke(tlb.address, machineFrame, 0);
     this.memory.u8[this.frameFlags + machineFrame] = 0;
+  }
+
+  /** The TLBs that may be used as they are: loaded, or of the present generation. Others are flushed when loaded. */
+  private current(): Tlb[] {
+    const loaded = new Set<Tlb | null>();
+    for (const { supervisor, user } of this.attachments.values()) loaded.add(supervisor).add(user);
+    return this.pool.tlbs.filter(
+      (tlb) => tlb.space !== null && (tlb.generation === tlb.space.generation || loaded.has(tlb)),
+    );
   }
 
   private revokeWrites(frame: number): void {
     const flags = this.memory.u8[this.frameFlags + frame]!;
     if ((flags & FRAME_WRITE) === 0) return;
-    for (const tlb of this.pool.tlbs) if (tlb.space !== null) this.wasm.revoke(tlb.address, frame, 1);
+    for (const tlb of this.current()) this.wasm.revoke(tlb.address, frame, 1);
     this.memory.u8[this.frameFlags + frame] = flags & ~FRAME_WRITE;
   }
 
