@@ -123,11 +123,15 @@ describe('privileged instructions', () => {
     expect(saved(guest, RCX)).toBe(0n);
   });
 
-  it('CLI and STI move the event mask', () => {
-    const guest = run([0xfb, 0x90], (self) => {
-      self.vcpu.iopl = 1;
-    });
-    expect(guest.vcpu.upcallMasked).toBe(false);
+  it('CLI and STI are passed over and leave the event mask alone', () => {
+    for (const opcode of [0xfa, 0xfb])
+      for (const masked of [true, false]) {
+        const guest = run([opcode, 0x90], (self) => {
+          self.vcpu.iopl = 1;
+          self.vcpu.upcallMasked = masked;
+        });
+        expect(guest.vcpu.upcallMasked).toBe(masked);
+      }
     expect(run([0xfb]).domain.crashReason).toMatch(/^#GP/);
   });
 

@@ -181,9 +181,8 @@ function oneByte(vcpu: Vcpu, reader: Reader, opcode: number): Outcome {
       return inputString(vcpu, reader, opcode === 0x6c ? 1 : portSize(reader));
     case 0xfa: // cli
     case 0xfb: // sti
-      if (!mayUsePorts(vcpu)) return 'refused';
-      vcpu.upcallMasked = opcode === 0xfa;
-      return 'done';
+      // Without effect on the upcall mask: POPF, which would undo it, is not seen.
+      return mayUsePorts(vcpu) ? 'done' : 'refused';
     case 0xf4: // hlt
       if (!vcpu.kernelMode) return 'refused';
       if (!vcpu.upcallPending) vcpu.block();

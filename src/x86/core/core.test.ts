@@ -1,58 +1,130 @@
 import { describe, expect, it } from 'vitest';
 import { Frames } from '../../machine/frames.ts';
-import { Memory } from '../../machine/memory.ts';
+import { Memory, PAGE_SIZE } from '../../machine/memory.ts';
 import { Cpu } from '../cpu.ts';
-import { CPU, Exit, RAX, RCX } from '../state.ts';
-import { createProcessor } from './index.ts';
+import { CPU, Exit, PF, RAX, RCX, RDI, VECTOR } from '../state.ts';
+import { createProcessor, type ProcessorOptions } from './index.ts';
 
-describe('processor', () => {
-  it('runs a loop', () => {
-    const memory = Memory.create(256 << 20);
-    const frames = new Frames(memory);
-    const t0 = performance.now();
-    const processor = createProcessor(memory, frames, {
-      tsc: () => 0,
-      random: () => {},
-      cpuid: () => [0, 0, 0, 0],
-      descriptor: () => null,
+const CODE = 0x400000;
+const SYSCALL = [0x0f, 0x05];
+const BUDGET = 1_000_000;
+
+/** A CPU with two pages of code, writable, at CODE; the page behind them is not mapped. */
+function machine(options: ProcessorOptions) {
+  const memory = Memory.create(64 << 20);
+  const frames = new Frames(memory);
+  const processor = createProcessor(
+    memory,
+    frames,
+    { tsc: () => 0, random: () => {}, cpuid: () => [0, 0, 0, 0], descriptor: () => null },
+    options,
+  );
+  const frameTable = frames.alloc() * PAGE_SIZE;
+  const linear: number[] = [];
+  for (let mfn = 1; mfn <= 6; mfn++) {
+    const frame = frames.alloc();
+    memory.u32[(frameTable >>> 2) + mfn] = frame;
+    linear[mfn] = frame * PAGE_SIZE;
+  }
+  const map = (table: number, index: number, mfn: number) =>
+    memory.write64(linear[table]! + index * 8, BigInt(mfn * PAGE_SIZE + 7));
+  map(1, 0, 2);
+  map(2, 0, 3);
+  map(3, 2, 4);
+  map(4, 0, 5);
+  map(4, 1, 6);
+  const cpu = new Cpu(memory, frames.alloc() * PAGE_SIZE);
+  cpu.reset();
+  processor.attach(cpu, { frameTable, frameLimit: 7, generation: 0 });
+  processor.loadRoots(cpu, 1, 1);
+  /** Puts code at an offset of the two pages. */
+  const write = (offset: number, bytes: readonly number[]) =>
+    bytes.forEach((byte, i) => {
+      const at = offset + i;
+      memory.u8[linear[at < PAGE_SIZE ? 5 : 6]! + (at % PAGE_SIZE)] = byte;
     });
-    console.log('created in', performance.now() - t0);
-    const table = frames.allocContiguous(16) * 4096;
-    const guest: number[] = [];
-    for (let i = 0; i < 16; i++) {
-      guest.push(frames.alloc());
-      memory.u32[(table >>> 2) + i] = guest[i]!;
+  /** Runs from an offset until something other than a spent budget. */
+  const run = (offset: number): Exit => {
+    cpu.rip = CODE + offset;
+    for (;;) {
+      const exit = processor.run(cpu, BUDGET);
+      if (exit !== Exit.Budget) return exit;
     }
-    const lin = (mfn: number) => guest[mfn]! * 4096;
-    // L4=1 L3=2 L2=3 L1=4 code=5 at va 0x400000, data=6 at 0x401000
-    const pte = (at: number, index: number, mfn: number) =>
-      memory.write64(lin(at) + index * 8, BigInt(mfn * 4096 + 7));
-    pte(1, 0, 2);
-    pte(2, 0, 3);
-    pte(3, 2, 4);
-    pte(4, 0, 5);
-    pte(4, 1, 6);
-    const cpu = new Cpu(memory, frames.alloc() * 4096);
-    cpu.reset();
-    const space = { frameTable: table, frameLimit: 16, generation: 0 };
-    processor.attach(cpu, space);
-    processor.loadRoots(cpu, 1, 1);
-    // mov ecx, 100000000 ; l: add rax, rcx ; dec rcx ; jnz l ; syscall
-    const code = [0xb9, 0x00, 0xe1, 0xf5, 0x05, 0x48, 0x01, 0xc8, 0x48, 0xff, 0xc9, 0x75, 0xf8, 0x0f, 0x05];
-    memory.u8.set(code, lin(5));
-    cpu.rip = 0x400000;
-    for (let round = 0; round < 3; round++) {
-      cpu.rip = 0x400000;
-      cpu.setReg(RAX, 0n);
-      const t = performance.now();
-      const before = cpu.number(CPU.instructions);
-      let exit: number = Exit.Budget;
-      while (exit === Exit.Budget) exit = processor.run(cpu, 1_000_000);
-      const n = cpu.number(CPU.instructions) - before;
-      console.log('MIPS', n / 1000 / (performance.now() - t), n);
-      expect(exit).toBe(Exit.Syscall);
-      expect(cpu.reg(RAX)).toBe(5000000050000000n);
-      expect(cpu.reg(RCX)).toBe(0x40000fn);
+  };
+  return { cpu, write, run, processor };
+}
+
+const int32 = (value: number) => [value & 255, (value >> 8) & 255, (value >> 16) & 255, (value >> 24) & 255];
+
+describe.each([
+  ['interpreted', { translate: false }],
+  ['translated', { translate: true }],
+])('the processor, %s', (_name, options) => {
+  it('runs a hot loop, and counts its instructions', () => {
+    const { cpu, write, run } = machine(options);
+    const times = 3_000_000;
+    // mov ecx, times; again: add rax, rcx; dec rcx; jnz again; syscall
+    write(0, [0xb9, ...int32(times), 0x48, 0x01, 0xc8, 0x48, 0xff, 0xc9, 0x75, 0xf8, ...SYSCALL]);
+    expect(run(0)).toBe(Exit.Syscall);
+    expect(cpu.regNumber(RAX)).toBe((times * (times + 1)) / 2);
+    expect(cpu.regNumber(RCX)).toBe(CODE + 15);
+    expect(cpu.number(CPU.instructions)).toBe(2 + 3 * times);
+  });
+
+  it('runs a hot loop through an instruction that reaches into the next page', () => {
+    const { cpu, write, run } = machine(options);
+    // mov ecx, 200000; again: add rax, 1 (four bytes, two of them in the next page); dec ecx; jnz again; syscall
+    const at = PAGE_SIZE - 7;
+    write(at, [0xb9, ...int32(200_000), 0x48, 0x83, 0xc0, 0x01, 0xff, 0xc9, 0x75, 0xf8, ...SYSCALL]);
+    expect(run(at)).toBe(Exit.Syscall);
+    expect(cpu.regNumber(RAX)).toBe(200_000);
+  });
+
+  it('sees code that changes itself', () => {
+    const { cpu, write, run } = machine(options);
+    cpu.setRegNumber(RDI, CODE + 10);
+    // mov ecx, 100000; again: add eax, imm32 (imm at 6); inc byte [rdi]; ...: each round adds one more, modulo 256
+    write(0, [
+      0xb9,
+      ...int32(20_000),
+      0x90,
+      0x90,
+      0x90,
+      0x90,
+      0x05,
+      0,
+      0,
+      0,
+      0,
+      0xfe,
+      0x07,
+      0xff,
+      0xc9,
+      0x75,
+      0xf3,
+      ...SYSCALL,
+    ]);
+    expect(run(0)).toBe(Exit.Syscall);
+    let sum = 0;
+    for (let round = 0; round < 20_000; round++) sum += round & 255;
+    expect(cpu.regNumber(RAX)).toBe(sum);
+  });
+
+  it('faults precisely in a hot loop', () => {
+    const { cpu, write, run } = machine(options);
+    cpu.setRegNumber(RDI, CODE);
+    // again: mov dl, [rdi]; inc rdi; inc eax; jmp again: until the pages end
+    write(0, [0x8a, 0x17, 0x48, 0xff, 0xc7, 0xff, 0xc0, 0xeb, 0xf7]);
+    for (let round = 0; round < 4; round++) {
+      cpu.setRegNumber(RAX, 0);
+      cpu.setRegNumber(RDI, CODE);
+      expect(run(0)).toBe(Exit.Exception);
+      expect(cpu.get(CPU.exitVector)).toBe(VECTOR.PF);
+      expect(cpu.get(CPU.exitError)).toBe(PF.U);
+      expect(cpu.number(CPU.cr2)).toBe(CODE + 2 * PAGE_SIZE);
+      expect(cpu.rip).toBe(CODE);
+      expect(cpu.regNumber(RAX)).toBe(2 * PAGE_SIZE);
+      expect(cpu.regNumber(RDI)).toBe(CODE + 2 * PAGE_SIZE);
     }
   });
 });

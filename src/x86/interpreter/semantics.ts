@@ -1,9 +1,9 @@
 /** Semantics for the interpreter: operands come from the record that is being executed. */
 import {
   call,
+  type Expr,
   type Func,
   type I32,
-  type I32Like,
   type I64,
   i32,
   i64,
@@ -12,11 +12,12 @@ import {
   type V128,
   v128,
 } from '../../wasm/index.ts';
-import { type Form, formBits } from '../isa/form.ts';
-import type { HostFunctions, Semantics } from '../isa/semantics.ts';
-import { emitLookup, type Mmu, notCanonical } from '../mmu.ts';
+import { EmittingSemantics, type FlagWord, hostFunctions, loadSigned, loadUnsigned } from '../emitting.ts';
+import type { Form } from '../isa/form.ts';
+import type { HostFunctions } from '../isa/semantics.ts';
+import { emitLookup, type Mmu } from '../mmu.ts';
 import { RECORD, RECORD_ADDRESS32 } from '../records.ts';
-import { CPU, Exit, FLAG, VECTOR } from '../state.ts';
+import { CPU, Exit, FLAG } from '../state.ts';
 import type { HostImports } from './host.ts';
 
 /** Where control goes after a handler; the interpreter's loop and an outlined handler differ here. */
@@ -38,23 +39,12 @@ export interface Environment {
   readonly setFlags: Func;
 }
 
-interface MemoryOperand {
-  /** Linear address after the check. */
-  pointer: Local<'i32'>;
-}
-
-export class InterpreterSemantics implements Semantics {
-  readonly f: Func;
-  readonly form: Form;
-  readonly size: number;
-  readonly cpu: Local<'i32'>;
-  readonly memory: boolean;
+export class InterpreterSemantics extends EmittingSemantics {
   readonly host: HostFunctions;
   private readonly rec: Local<'i32'>;
   private readonly tlb: I32;
   private readonly env: Environment;
   private readonly flow: Continuations;
-  private readonly pointers = new Map<number, MemoryOperand>();
   private readonly values = new Map<number, Local<'i64'>>();
 
   constructor(
@@ -64,27 +54,12 @@ export class InterpreterSemantics implements Semantics {
     env: Environment,
     flow: Continuations,
   ) {
-    this.f = f;
-    this.form = form;
-    this.size = form.size;
-    this.memory = form.memory;
-    this.cpu = registers.cpu;
+    super(f, form, registers.cpu, env.mmu);
     this.rec = registers.rec;
     this.tlb = registers.tlb;
     this.env = env;
     this.flow = flow;
-    this.host = hostFunctions(this.cpu, env.imports);
-  }
-
-  /** Emits the whole handler up to the point where the next record follows. */
-  emit(): void {
-    const { definition } = this.form;
-    if (definition.fpu) this.raiseIf(i32.load(this.cpu, CPU.ts), VECTOR.NM);
-    definition.exec(this);
-  }
-
-  bits(i: number): number {
-    return formBits(this.form, i);
+    this.host = hostFunctions(this.cpu, env.imports, (callee, ...args) => call('i32', callee, ...args));
   }
 
   private field16(offset: number): I32 {
@@ -157,20 +132,7 @@ export class InterpreterSemantics implements Semantics {
     return this.f.let(loadUnsigned(this.pointerOf(i), 0, bits));
   }
 
-  /** The memory operand, checked once: for writing if the operand is written. */
-  private pointerOf(i: number, bytes = this.bits(i) / 8): Local<'i32'> {
-    let known = this.pointers.get(i);
-    if (known === undefined) {
-      const operand = this.form.operands[i]!;
-      const va = this.f.let(this.address());
-      if (bytes === 16 && !this.form.definition.unaligned) this.raiseIf(i32.and(i32.wrap(va), 15), VECTOR.GP);
-      known = { pointer: this.check(va, bytes, operand.written) };
-      this.pointers.set(i, known);
-    }
-    return known.pointer;
-  }
-
-  private check(va: Local<'i64'>, bytes: number, write: boolean): Local<'i32'> {
+  protected check(va: Local<'i64'>, bytes: number, write: boolean): Local<'i32'> {
     return emitLookup(this.f, this.env.mmu, this.cpu, this.tlb, va, bytes, write, () => this.flow.fault());
   }
 
@@ -212,19 +174,12 @@ export class InterpreterSemantics implements Semantics {
   pointer(i: number, write: boolean): I32 {
     const place = this.place(i);
     if (place !== null) return i32.add(place.base, place.offset);
-    const known = this.pointers.get(i);
-    if (known !== undefined) return known.pointer;
-    const bytes = this.bits(i) / 8;
-    const va = this.f.let(this.address());
-    if (bytes === 16 && !this.form.definition.unaligned) this.raiseIf(i32.and(i32.wrap(va), 15), VECTOR.GP);
-    const pointer = this.check(va, bytes, write);
-    this.pointers.set(i, { pointer });
-    return pointer;
+    return this.pointerOf(i, write);
   }
 
   commit(i: number): void {
-    const known = this.pointers.get(i);
-    if (known !== undefined) this.commitPointer(known.pointer);
+    const pointer = this.pointers.get(i);
+    if (pointer !== undefined) this.commitPointer(pointer);
   }
 
   address(segment = true): I64 {
@@ -265,34 +220,12 @@ export class InterpreterSemantics implements Semantics {
     return select(short, i64.const(0xffffffff), i64.const(-1));
   }
 
-  load(va: I64, bits: number): I64 {
-    return loadSigned(this.lookup(va, bits / 8, false), 0, bits);
+  protected fault(): void {
+    this.flow.fault();
   }
 
-  store(va: I64, bits: number, value: I64): void {
-    const pointer = this.lookup(va, bits / 8, true);
-    this.f.store(pointer, value, 0, bits);
-    this.commitPointer(pointer);
-  }
-
-  lookup(va: I64, bytes: number, write: boolean): I32 {
-    return this.check(this.f.let(va), bytes, write);
-  }
-
-  commitPointer(pointer: I32): void {
-    const { f, cpu } = this;
-    f.if(i32.eq(pointer, i32.add(cpu, CPU.scratch)), () => f.do(this.env.mmu.commit, cpu));
-  }
-
-  sext(value: I64, bits: number): I64 {
-    if (bits === 8) return i64.extend8_s(value);
-    if (bits === 16) return i64.extend16_s(value);
-    if (bits === 32) return i64.extend32_s(value);
-    return value;
-  }
-
-  zext(value: I64, bits: number): I64 {
-    return bits >= 64 ? value : i64.and(value, 2 ** bits - 1);
+  protected word<T extends 'i32' | 'i64'>(word: FlagWord, type: T): Expr<T> {
+    return (type === 'i32' ? i32.load(this.cpu, CPU[word]) : i64.load(this.cpu, CPU[word])) as Expr<T>;
   }
 
   zsp(result: I64): void {
@@ -319,53 +252,6 @@ export class InterpreterSemantics implements Semantics {
 
   getCf(): I32 {
     return i32.load(this.cpu, CPU.cf);
-  }
-
-  flag(name: 'CF' | 'PF' | 'AF' | 'ZF' | 'SF' | 'OF' | 'DF'): I32 {
-    const { cpu } = this;
-    switch (name) {
-      case 'CF':
-        return this.getCf();
-      case 'ZF':
-        return i64.eqz(i64.load(cpu, CPU.zres));
-      case 'SF':
-        return i32.shr_u(i32.load(cpu, CPU.spres + 4), 31);
-      case 'OF':
-        return i32.shr_u(i32.load(cpu, CPU.of + 4), 31);
-      case 'AF':
-        return i32.and(i32.shr_u(i32.load(cpu, CPU.af), 4), 1);
-      case 'DF':
-        return i32.shr_u(i32.load(cpu, CPU.df), 31);
-      case 'PF':
-        return i32.and(i32.xor(i32.popcnt(i32.load8u(cpu, CPU.spres)), 1), 1);
-    }
-  }
-
-  condition(cc: number): I32 {
-    const positive = this.positiveCondition(cc >> 1);
-    return cc & 1 ? i32.eqz(positive) : positive;
-  }
-
-  private positiveCondition(pair: number): I32 {
-    const { cpu } = this;
-    switch (pair) {
-      case 0:
-        return this.flag('OF');
-      case 1:
-        return this.getCf();
-      case 2:
-        return this.flag('ZF');
-      case 3:
-        return i32.or(this.getCf(), this.flag('ZF'));
-      case 4:
-        return this.flag('SF');
-      case 5:
-        return this.flag('PF');
-      case 6:
-        return i64.lt_s(i64.xor(i64.load(cpu, CPU.spres), i64.load(cpu, CPU.of)), 0);
-      default:
-        return i32.or(this.positiveCondition(6), this.flag('ZF'));
-    }
   }
 
   getFlags(): I32 {
@@ -416,32 +302,6 @@ export class InterpreterSemantics implements Semantics {
     this.transferTo(va);
   }
 
-  checkTarget(va: I64, undo?: () => void): void {
-    this.f.if(notCanonical(va), () => {
-      undo?.();
-      this.raise(VECTOR.GP);
-    });
-  }
-
-  raise(vector: number, error: I32Like = 0): void {
-    const code = typeof error === 'number' ? i32.const(error) : error;
-    this.f.do(this.env.mmu.raise, this.cpu, i32.const(vector), code);
-    this.flow.fault();
-  }
-
-  raiseIf(condition: I32, vector: number, error: I32Like = 0): void {
-    this.f.if(condition, () => this.raise(vector, error));
-  }
-
-  raiseVector(verdict: I32): void {
-    const { f, cpu } = this;
-    const vector = f.let(verdict);
-    f.if(vector, () => {
-      f.do(this.env.mmu.raise, cpu, i32.and(vector, 0xff), i32.shr_u(vector, 8));
-      this.flow.fault();
-    });
-  }
-
   exit(reason: number): void {
     this.f.store(this.cpu, i32.const(reason), CPU.exitReason);
     this.flow.exit();
@@ -452,40 +312,8 @@ export class InterpreterSemantics implements Semantics {
   }
 }
 
-function loadSigned(base: I32, offset: number, bits: number): I64 {
-  if (bits === 8) return i64.load8s(base, offset);
-  if (bits === 16) return i64.load16s(base, offset);
-  if (bits === 32) return i64.load32s(base, offset);
-  if (bits === 64) return i64.load(base, offset);
-  throw new RangeError(`no integer of ${bits} bits`);
-}
-
-function loadUnsigned(base: I32, offset: number, bits: number): I64 {
-  if (bits === 8) return i64.load8u(base, offset);
-  if (bits === 16) return i64.load16u(base, offset);
-  if (bits === 32) return i64.load32u(base, offset);
-  return loadSigned(base, offset, bits);
-}
-
 /** Writes a general register's slot: 32 bits zero-extend. */
 function storeRegister(f: Func, base: I32, offset: number, bits: number, value: I64): void {
   if (bits === 32) f.store(base, i64.and(value, 0xffffffff), offset);
   else f.store(base, value, offset, bits);
-}
-
-function hostFunctions(cpu: I32, imports: HostImports): HostFunctions {
-  const i = (value: I32Like) => (typeof value === 'number' ? i32.const(value) : value);
-  return {
-    sseFloat: (op, dst, src, imm) => call('i32', imports.sseFloat, i32.const(op), cpu, dst, src, i(imm)),
-    x87: (escape, modrm, operand) => call('i32', imports.x87, cpu, i32.const(escape), modrm, operand),
-    fpu: (which, operand, value) => call('i32', imports.fpu, i32.const(which), cpu, operand, i(value)),
-    rdtsc: (withAux) => call('i32', imports.rdtsc, cpu, i32.const(withAux ? 1 : 0)),
-    cpuid: () => call('i32', imports.cpuid, cpu),
-    random: () => call('i32', imports.random, cpu),
-    segmentQuery: (kind, selector) => call('i32', imports.segmentQuery, cpu, i32.const(kind), selector),
-    selector: (register) => i64.load16u(cpu, CPU.selectors + register * 8),
-    loadSegment: (register, selector) => call('i32', imports.loadSegment, cpu, register, selector),
-    checkCodeSegment: (selector, isReturn) =>
-      call('i32', imports.checkCodeSegment, cpu, selector, i32.const(isReturn ? 1 : 0)),
-  };
 }

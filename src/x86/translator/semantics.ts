@@ -6,28 +6,32 @@
  * that is overwritten first costs nothing. The side exits of faults compute pending flags in their own cold code.
  */
 import {
+  type Callee,
   call,
   type Expr,
   type Func,
   type I32,
-  type I32Like,
   type I64,
   i32,
   i64,
   type Local,
-  select,
   type V128,
   v128,
 } from '../../wasm/index.ts';
 import type { Instruction } from '../decoder.ts';
-import { type Form, formBits } from '../isa/form.ts';
-import type { HostFunctions, Semantics } from '../isa/semantics.ts';
-import { INFO_WRITE, lastPage, notCanonical, TLB, tlbIndex } from '../mmu.ts';
-import { CPU, FLAG, VECTOR } from '../state.ts';
+import {
+  EmittingSemantics,
+  FLAG_WORDS,
+  type FlagWord,
+  hostFunctions,
+  loadSigned,
+  loadUnsigned,
+} from '../emitting.ts';
+import type { HostFunctions } from '../isa/semantics.ts';
+import { INFO_WRITE, lastPage, TLB, tlbIndex } from '../mmu.ts';
+import { CPU, FLAG } from '../state.ts';
 import type { RegionImports } from './imports.ts';
 
-export const FLAG_WORDS = ['zres', 'spres', 'of', 'cf', 'af'] as const;
-export type FlagWord = (typeof FLAG_WORDS)[number];
 /** What each flag word will be; null: it is in its local. */
 export type Pending = { [word in FlagWord]: Expr | null } & { compared: Compared | null };
 
@@ -119,12 +123,7 @@ export class RegionState {
   }
 }
 
-export class TranslatorSemantics implements Semantics {
-  readonly f: Func;
-  readonly form: Form;
-  readonly size: number;
-  readonly cpu: Local<'i32'>;
-  readonly memory: boolean;
+export class TranslatorSemantics extends EmittingSemantics {
   readonly host: HostFunctions;
   /** Set if flags were changed on some paths only. */
   conditionalFlags = false;
@@ -136,7 +135,6 @@ export class TranslatorSemantics implements Semantics {
   private readonly branch: (condition: I32 | null) => void;
   private readonly depth: number;
   private readonly direct: boolean;
-  private readonly pointers = new Map<number, Local<'i32'>>();
   private readonly values = new Map<number, I64>();
 
   constructor(options: {
@@ -151,30 +149,16 @@ export class TranslatorSemantics implements Semantics {
     direct: boolean;
   }) {
     const { instruction, state } = options;
+    super(state.f, instruction.form!, state.cpu, options.imports);
     this.instruction = instruction;
-    this.form = instruction.form!;
     this.offset = options.offset;
     this.state = state;
-    this.f = state.f;
-    this.cpu = state.cpu;
     this.imports = options.imports;
     this.exits = options.exits;
     this.branch = options.branch;
-    this.size = this.form.size;
-    this.memory = this.form.memory;
     this.depth = state.f.depth;
     this.direct = options.direct;
-    this.host = this.hostFunctions();
-  }
-
-  emit(): void {
-    const { definition } = this.form;
-    if (definition.fpu) this.raiseIf(i32.load(this.cpu, CPU.ts), VECTOR.NM);
-    definition.exec(this);
-  }
-
-  bits(i: number): number {
-    return formBits(this.form, i);
+    this.host = hostFunctions(state.cpu, options.imports, (callee, ...args) => this.seen(callee, ...args));
   }
 
   // --- Registers ---
@@ -333,18 +317,6 @@ export class TranslatorSemantics implements Semantics {
     if (slot === null) this.commitPointer(base);
   }
 
-  private pointerOf(i: number, write = this.form.operands[i]!.written): Local<'i32'> {
-    let pointer = this.pointers.get(i);
-    if (pointer === undefined) {
-      const bytes = this.bits(i) / 8;
-      const va = this.f.let(this.address());
-      if (bytes === 16 && !this.form.definition.unaligned) this.raiseIf(i32.and(i32.wrap(va), 15), VECTOR.GP);
-      pointer = this.check(va, bytes, write);
-      this.pointers.set(i, pointer);
-    }
-    return pointer;
-  }
-
   pointer(i: number, write: boolean): I32 {
     const slot = this.slot(i);
     if (slot === null) return this.pointerOf(i, write);
@@ -410,22 +382,7 @@ export class TranslatorSemantics implements Semantics {
 
   // --- Guest memory ---
 
-  load(va: I64, bits: number): I64 {
-    return loadSigned(this.lookup(va, bits / 8, false), 0, bits);
-  }
-
-  store(va: I64, bits: number, value: I64): void {
-    const held = this.f.value(value);
-    const pointer = this.lookup(va, bits / 8, true);
-    this.f.store(pointer, held, 0, bits);
-    this.commitPointer(pointer);
-  }
-
-  lookup(va: I64, bytes: number, write: boolean): I32 {
-    return this.check(this.f.let(va), bytes, write);
-  }
-
-  private check(va: Local<'i64'>, bytes: number, write: boolean): Local<'i32'> {
+  protected check(va: Local<'i64'>, bytes: number, write: boolean): Local<'i32'> {
     const { f, cpu } = this;
     const linear = f.local('i32');
     const slot = f.let(i32.add(this.state.tlb, tlbIndex(va)));
@@ -447,22 +404,6 @@ export class TranslatorSemantics implements Semantics {
     return linear;
   }
 
-  commitPointer(pointer: I32): void {
-    const { f, cpu } = this;
-    f.if(i32.eq(pointer, i32.add(cpu, CPU.scratch)), () => f.do(this.imports.commit, cpu));
-  }
-
-  sext(value: I64, bits: number): I64 {
-    if (bits === 8) return i64.extend8_s(value);
-    if (bits === 16) return i64.extend16_s(value);
-    if (bits === 32) return i64.extend32_s(value);
-    return value;
-  }
-
-  zext(value: I64, bits: number): I64 {
-    return bits >= 64 ? value : i64.and(value, 2 ** bits - 1);
-  }
-
   // --- Flags ---
 
   private setWord(word: FlagWord, value: Expr): void {
@@ -479,7 +420,7 @@ export class TranslatorSemantics implements Semantics {
     } else state.pending[word] = value;
   }
 
-  private word<T extends 'i32' | 'i64'>(word: FlagWord, _type: T): Expr<T> {
+  protected word<T extends 'i32' | 'i64'>(word: FlagWord, _type: T): Expr<T> {
     this.state.flagsUsed = true;
     return (this.state.pending[word] ?? this.state.flags[word]) as Expr<T>;
   }
@@ -510,31 +451,7 @@ export class TranslatorSemantics implements Semantics {
     return this.f.let(this.word('cf', 'i32'));
   }
 
-  flag(name: 'CF' | 'PF' | 'AF' | 'ZF' | 'SF' | 'OF' | 'DF'): I32 {
-    switch (name) {
-      case 'CF':
-        return this.word('cf', 'i32');
-      case 'ZF':
-        return i64.eqz(this.word('zres', 'i64'));
-      case 'SF':
-        return i64.lt_s(this.word('spres', 'i64'), 0);
-      case 'OF':
-        return i64.lt_s(this.word('of', 'i64'), 0);
-      case 'AF':
-        return i32.and(i32.shr_u(this.word('af', 'i32'), 4), 1);
-      case 'DF':
-        return i32.shr_u(i32.load(this.cpu, CPU.df), 31);
-      case 'PF':
-        return i32.xor(i32.and(i32.popcnt(i32.and(i32.wrap(this.word('spres', 'i64')), 0xff)), 1), 1);
-    }
-  }
-
-  condition(cc: number): I32 {
-    const positive = this.positiveCondition(cc >> 1);
-    return cc & 1 ? i32.eqz(positive) : positive;
-  }
-
-  private positiveCondition(pair: number): I32 {
+  protected override positiveCondition(pair: number): I32 {
     const { compared } = this.state.pending;
     if (compared !== null) {
       const { a, b } = compared;
@@ -544,24 +461,7 @@ export class TranslatorSemantics implements Semantics {
       if (pair === 6) return i64.lt_s(a, b);
       if (pair === 7) return i64.le_s(a, b);
     }
-    switch (pair) {
-      case 0:
-        return this.flag('OF');
-      case 1:
-        return this.word('cf', 'i32');
-      case 2:
-        return this.flag('ZF');
-      case 3:
-        return i32.or(this.word('cf', 'i32'), this.flag('ZF'));
-      case 4:
-        return this.flag('SF');
-      case 5:
-        return this.flag('PF');
-      case 6:
-        return i64.lt_s(i64.xor(this.word('spres', 'i64'), this.word('of', 'i64')), 0);
-      default:
-        return i32.or(this.positiveCondition(6), this.flag('ZF'));
-    }
+    return super.positiveCondition(pair);
   }
 
   getFlags(): I32 {
@@ -608,6 +508,10 @@ export class TranslatorSemantics implements Semantics {
 
   // --- Control ---
 
+  protected fault(): void {
+    this.exits.fault();
+  }
+
   next(): I64 {
     return i64.add(this.state.page, this.offset + this.instruction.length);
   }
@@ -632,32 +536,6 @@ export class TranslatorSemantics implements Semantics {
     this.exits.transfer(va);
   }
 
-  checkTarget(va: I64, undo?: () => void): void {
-    this.f.if(notCanonical(va), () => {
-      undo?.();
-      this.raise(VECTOR.GP);
-    });
-  }
-
-  raise(vector: number, error: I32Like = 0): void {
-    const code = typeof error === 'number' ? i32.const(error) : error;
-    this.f.do(this.imports.raise, this.cpu, i32.const(vector), code);
-    this.exits.fault();
-  }
-
-  raiseIf(condition: I32, vector: number, error: I32Like = 0): void {
-    this.f.if(condition, () => this.raise(vector, error));
-  }
-
-  raiseVector(verdict: I32): void {
-    const { f, cpu } = this;
-    const vector = f.let(verdict);
-    f.if(vector, () => {
-      f.do(this.imports.raise, cpu, i32.and(vector, 0xff), i32.shr_u(vector, 8));
-      this.exits.fault();
-    });
-  }
-
   exit(reason: number): void {
     this.f.store(this.cpu, i32.const(reason), CPU.exitReason);
     this.exits.exit();
@@ -668,7 +546,7 @@ export class TranslatorSemantics implements Semantics {
   }
 
   /** Calls into TypeScript that look at registers or flags: they see the state, and what they change is read back. */
-  private seen(callee: RegionImports[keyof RegionImports], ...args: I32[]): I32 {
+  private seen(callee: Callee, ...args: I32[]): I32 {
     const { f, state } = this;
     state.flagsUsed = true;
     state.flagsDirty = true;
@@ -682,39 +560,4 @@ export class TranslatorSemantics implements Semantics {
     state.load(state.used, true);
     return result;
   }
-
-  private hostFunctions(): HostFunctions {
-    const { imports, cpu } = this;
-    const i = (value: I32Like) => (typeof value === 'number' ? i32.const(value) : value);
-    return {
-      sseFloat: (op, dst, src, imm) => call('i32', imports.sseFloat, i32.const(op), cpu, dst, src, i(imm)),
-      x87: (opcode, modrm, operand) => this.seen(imports.x87, cpu, i32.const(opcode), modrm, operand),
-      fpu: (which, operand, value) => call('i32', imports.fpu, i32.const(which), cpu, operand, i(value)),
-      rdtsc: (withAux) => this.seen(imports.rdtsc, cpu, i32.const(withAux ? 1 : 0)),
-      cpuid: () => this.seen(imports.cpuid, cpu),
-      random: () => call('i32', imports.random, cpu),
-      segmentQuery: (kind, selector) => call('i32', imports.segmentQuery, cpu, i32.const(kind), selector),
-      selector: (register) => i64.load16u(cpu, CPU.selectors + register * 8),
-      loadSegment: (register, selector) => call('i32', imports.loadSegment, cpu, register, selector),
-      checkCodeSegment: (selector, isReturn) =>
-        call('i32', imports.checkCodeSegment, cpu, selector, i32.const(isReturn ? 1 : 0)),
-    };
-  }
 }
-
-function loadSigned(base: I32, offset: number, bits: number): I64 {
-  if (bits === 8) return i64.load8s(base, offset);
-  if (bits === 16) return i64.load16s(base, offset);
-  if (bits === 32) return i64.load32s(base, offset);
-  if (bits === 64) return i64.load(base, offset);
-  throw new RangeError(`no integer of ${bits} bits`);
-}
-
-function loadUnsigned(base: I32, offset: number, bits: number): I64 {
-  if (bits === 8) return i64.load8u(base, offset);
-  if (bits === 16) return i64.load16u(base, offset);
-  if (bits === 32) return i64.load32u(base, offset);
-  return loadSigned(base, offset, bits);
-}
-
-export { select };
