@@ -177,7 +177,8 @@ function farReturn(c: Semantics, immediate: boolean): void {
   const { f } = c;
   const bytes = c.size / 8;
   const top = f.let(c.reg(RSP));
-  const selector = f.let(i32.and(i32.wrap(c.load(f.let(i64.add(top, bytes)), c.size)), 0xffff));
+  // Of the selector's slot only the selector is read.
+  const selector = f.let(i32.and(i32.wrap(c.load(f.let(i64.add(top, bytes)), 16)), 0xffff));
   const offset = f.let(c.zext(c.load(top, c.size), c.size));
   c.raiseVector(c.host.checkCodeSegment(selector, true));
   c.checkTarget(offset);
