@@ -223,13 +223,14 @@ function interruptReturn(c: Semantics): void {
   const { f } = c;
   const bytes = c.size / 8;
   const top = f.let(c.reg(RSP));
-  const word = (i: number) => f.let(c.load(f.let(i64.add(top, i * bytes)), c.size));
+  const word = (i: number, bits = c.size) => f.let(c.load(f.let(i64.add(top, i * bytes)), bits));
   const rip = f.let(c.zext(word(0), c.size));
-  const cs = f.let(i32.and(i32.wrap(word(1)), 0xffff));
+  // Of the selectors' slots only the selectors are read; CS is checked before the stack's part is.
+  const cs = f.let(i32.and(i32.wrap(word(1, 16)), 0xffff));
   const flags = word(2);
-  const rsp = f.let(c.zext(word(3), c.size));
-  const ss = f.let(i32.and(i32.wrap(word(4)), 0xffff));
   c.raiseVector(c.host.checkCodeSegment(cs, true));
+  const rsp = f.let(c.zext(word(3), c.size));
+  const ss = f.let(i32.and(i32.wrap(word(4, 16)), 0xffff));
   const oldStack = f.let(i32.wrap(c.host.selector(SS)));
   c.raiseVector(c.host.loadSegment(i32.const(SS), ss));
   c.checkTarget(rip, () => f.store(c.cpu, oldStack, CPU.selectors + SS * 8, 16));
