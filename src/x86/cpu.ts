@@ -6,7 +6,7 @@
  * canonical stays not canonical (|va| >= 2^47) and faults when used.
  */
 import type { Memory } from '../machine/memory.ts';
-import { CPU, FLAG } from './state.ts';
+import { CPU, FLAG, STATUS_FLAGS } from './state.ts';
 
 /** A guest virtual address as a signed number (see the head of cpu.ts). */
 export type VirtualAddress = number;
@@ -27,8 +27,6 @@ export function high32(value: number): number {
 export function hex64(value: number | bigint): string {
   return BigInt.asUintN(64, BigInt(value)).toString(16).padStart(16, '0');
 }
-
-const STATUS = FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.OF;
 
 export class Cpu {
   readonly memory: Memory;
@@ -103,7 +101,7 @@ export class Cpu {
   }
 
   get rflags(): number {
-    let flags = (this.get(CPU.rflags) & ~(STATUS | FLAG.DF)) | FLAG.ONE;
+    let flags = (this.get(CPU.rflags) & ~(STATUS_FLAGS | FLAG.DF)) | FLAG.ONE;
     if (this.get(CPU.zres) === 0 && this.get(CPU.zres + 4) === 0) flags |= FLAG.ZF;
     if (this.get(CPU.spres + 4) >>> 31) flags |= FLAG.SF;
     let parity = this.get(CPU.spres) & 0xff;
@@ -117,7 +115,7 @@ export class Cpu {
   }
 
   set rflags(flags: number) {
-    this.put(CPU.rflags, (flags & ~(STATUS | FLAG.DF)) | FLAG.ONE);
+    this.put(CPU.rflags, (flags & ~(STATUS_FLAGS | FLAG.DF)) | FLAG.ONE);
     this.putNumber(CPU.zres, flags & FLAG.ZF ? 0 : 1);
     this.put(CPU.spres, flags & FLAG.PF ? 0 : 1);
     this.put(CPU.spres + 4, flags & FLAG.SF ? 0x80000000 : 0);

@@ -4,7 +4,7 @@
  * 64-bit mode. What no definition covers is reported as undefined with the opcode's name, so that it can be counted.
  */
 import type { Definition } from './isa/definition.ts';
-import type { Prefix } from './isa/encoding.ts';
+import { hexByte, type Prefix } from './isa/encoding.ts';
 import { type Form, formSizes, rmOperand } from './isa/form.ts';
 import { CPU, VECTOR } from './state.ts';
 
@@ -131,18 +131,17 @@ export class Decoder {
     }
     let map = 0;
     let name = '';
-    const hex = (n: number) => n.toString(16).toUpperCase().padStart(2, '0');
     if (byte === 0x0f) {
       map = 1;
       name = '0F ';
       byte = next();
       if (byte === 0x38 || byte === 0x3a) {
         map = byte === 0x38 ? 2 : 3;
-        name += hex(byte) + ' ';
+        name += hexByte(byte) + ' ';
         byte = next();
       }
     }
-    name += hex(Math.max(byte, 0));
+    name += hexByte(Math.max(byte, 0));
     const undefinedHere = (vector: number, why = name): Instruction => ({
       form: null,
       name: why,

@@ -15,6 +15,7 @@ import {
   i64,
   type Local,
   type V128,
+  v128,
 } from '../wasm/index.ts';
 import { type Form, formBits } from './isa/form.ts';
 import type { HostFunctions, Semantics } from './isa/semantics.ts';
@@ -132,6 +133,14 @@ export abstract class EmittingSemantics implements Semantics {
       this.pointers.set(i, pointer);
     }
     return pointer;
+  }
+
+  /** Writes a memory operand. */
+  protected storeOperand(i: number, value: I64): void {
+    const held = this.f.value(value);
+    const pointer = this.pointerOf(i);
+    this.f.store(pointer, held, 0, this.bits(i));
+    this.commitPointer(pointer);
   }
 
   sext(value: I64, bits: number): I64 {
@@ -262,6 +271,20 @@ export function loadSigned(base: I32, offset: number, bits: number): I64 {
   if (bits === 32) return i64.load32s(base, offset);
   if (bits === 64) return i64.load(base, offset);
   throw new RangeError(`no integer of ${bits} bits`);
+}
+
+/** A vector of the low `bits` bits at a linear address, zero above. */
+export function loadVector(base: I32, offset: number, bits: number): V128 {
+  if (bits === 128) return v128.load(base, offset);
+  if (bits === 64) return v128.load64_zero(base, offset);
+  if (bits === 32) return v128.load32_zero(base, offset);
+  return v128.i64x2_replace(v128.const(0n, 0n), 0, loadUnsigned(base, offset, bits));
+}
+
+/** Stores the low `bits` bits of a vector. */
+export function storeVector(f: Func, base: I32, offset: number, bits: number, value: V128): void {
+  if (bits === 128) f.store(base, value, offset);
+  else f.store(base, v128.i64x2_extract(value, 0), offset, bits);
 }
 
 export function loadUnsigned(base: I32, offset: number, bits: number): I64 {

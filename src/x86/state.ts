@@ -146,6 +146,9 @@ export const FLAG = {
   ID: 1 << 21,
 } as const;
 
+/** The flags that arithmetic sets. */
+export const STATUS_FLAGS = FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.OF;
+
 /** Exception vectors, Intel SDM volume 3, 6.3.1. */
 export const VECTOR = {
   DE: 0,

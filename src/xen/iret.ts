@@ -3,7 +3,7 @@
  */
 import { join64 } from '../x86/cpu.ts';
 import { Access } from '../x86/processor.ts';
-import { CPU, CS, FLAG, RAX, RCX, RSP, SS } from '../x86/state.ts';
+import { CPU, CS, FLAG, RAX, RCX, RSP, SS, STATUS_FLAGS } from '../x86/state.ts';
 import { enterFailsafe } from './callback.ts';
 import { type Arguments, HypercallError, NO_RESULT } from './hypercall.ts';
 import { FLAT_USER_CS, FLAT_USER_SS, IRET_CONTEXT, VGCF_IN_SYSCALL } from './public/arch-x86.ts';
@@ -14,8 +14,7 @@ import { isCanonical } from './traps.ts';
 import type { Vcpu } from './vcpu.ts';
 
 /** Flags that a guest may set by iret; the others stay as the hypervisor needs them. */
-const STATUS = FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.OF;
-const ALLOWED = STATUS | FLAG.TF | FLAG.DF | FLAG.NT | FLAG.RF | FLAG.AC | FLAG.ID;
+const ALLOWED = STATUS_FLAGS | FLAG.TF | FLAG.DF | FLAG.NT | FLAG.RF | FLAG.AC | FLAG.ID;
 
 const WORDS = IRET_CONTEXT.size / 4;
 

@@ -1,8 +1,8 @@
 /** RFLAGS put together and taken apart in WebAssembly; the same rules as in Cpu.rflags (see state.ts). */
 import { type Func, i32, i64, type ModuleBuilder, select } from '../../wasm/index.ts';
-import { CPU, FLAG } from '../state.ts';
+import { CPU, FLAG, STATUS_FLAGS } from '../state.ts';
 
-const STATUS = FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.OF | FLAG.DF;
+const STATUS = STATUS_FLAGS | FLAG.DF;
 
 /** (cpu) -> RFLAGS. */
 export function buildGetFlags(module: ModuleBuilder): Func {

@@ -10,9 +10,16 @@ import {
   type Local,
   select,
   type V128,
-  v128,
 } from '../../wasm/index.ts';
-import { EmittingSemantics, type FlagWord, hostFunctions, loadSigned, loadUnsigned } from '../emitting.ts';
+import {
+  EmittingSemantics,
+  type FlagWord,
+  hostFunctions,
+  loadSigned,
+  loadUnsigned,
+  loadVector,
+  storeVector,
+} from '../emitting.ts';
 import type { Form } from '../isa/form.ts';
 import type { HostFunctions } from '../isa/semantics.ts';
 import { emitLookup, type Mmu } from '../mmu.ts';
@@ -144,10 +151,7 @@ export class InterpreterSemantics extends EmittingSemantics {
       storeRegister(f, place.base, place.offset, bits, value);
       return;
     }
-    const held = f.let(value);
-    const pointer = this.pointerOf(i);
-    f.store(pointer, held, 0, bits);
-    this.commitPointer(pointer);
+    this.storeOperand(i, value);
   }
 
   getV(i: number): V128 {
@@ -155,10 +159,7 @@ export class InterpreterSemantics extends EmittingSemantics {
     const bits = this.bits(i);
     const base = place === null ? this.pointerOf(i) : place.base;
     const offset = place?.offset ?? 0;
-    if (bits === 128) return v128.load(base, offset);
-    if (bits === 64) return v128.load64_zero(base, offset);
-    if (bits === 32) return v128.load32_zero(base, offset);
-    return v128.i64x2_replace(v128.const(0n, 0n), 0, loadUnsigned(base, offset, bits));
+    return loadVector(base, offset, bits);
   }
 
   setV(i: number, value: V128, bits = this.bits(i)): void {
@@ -166,8 +167,7 @@ export class InterpreterSemantics extends EmittingSemantics {
     const place = this.place(i);
     const base = place === null ? this.pointerOf(i) : f.let(place.base);
     const offset = place?.offset ?? 0;
-    if (bits === 128) f.store(base, value, offset);
-    else f.store(base, v128.i64x2_extract(value, 0), offset, bits);
+    storeVector(f, base, offset, bits, value);
     if (place === null) this.commitPointer(base);
   }
 

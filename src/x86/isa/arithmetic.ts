@@ -2,6 +2,7 @@
 import { type I32, type I64, i32, i64, select } from '../../wasm/index.ts';
 import { RAX, RDX, VECTOR } from '../state.ts';
 import type { Definition } from './definition.ts';
+import { hexByte } from './encoding.ts';
 import type { Semantics } from './semantics.ts';
 
 /** Computes a - b - borrow into flags; returns the result. */
@@ -73,7 +74,7 @@ function group1(name: string, number: number, alu: Alu, writes: boolean): Defini
   };
   const use = writes ? '+' : '';
   const base = number * 8;
-  const op = (code: number) => (base + code).toString(16).toUpperCase().padStart(2, '0');
+  const op = (code: number) => hexByte(base + code);
   const undefinedFlags = ['OR', 'AND', 'XOR'].includes(name) ? 'AF' : undefined;
   const common = { name, undefinedFlags, exec };
   return [

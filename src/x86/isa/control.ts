@@ -3,9 +3,8 @@ import { type I32, type I64, i32, i64 } from '../../wasm/index.ts';
 import { CPU, CS, Exit, FLAG, R11, RCX, RSP, SS, VECTOR } from '../state.ts';
 import { CONDITIONS, drop, peek, push } from './data.ts';
 import type { Definition } from './definition.ts';
+import { hexByte } from './encoding.ts';
 import type { Semantics } from './semantics.ts';
-
-const hexByte = (value: number) => value.toString(16).toUpperCase().padStart(2, '0');
 
 /** LOOP family and JRCXZ count in ECX under an address-size prefix. */
 const counted = (what: 'LOOP' | 'LOOPE' | 'LOOPNE') => (c: Semantics) => {

@@ -2,6 +2,7 @@
 import { type I64, i32, i64, select } from '../../wasm/index.ts';
 import { FLAG, FS, GS, RAX, RBP, RBX, RSP } from '../state.ts';
 import type { Definition } from './definition.ts';
+import { hexByte } from './encoding.ts';
 import type { Semantics } from './semantics.ts';
 
 /** Condition suffixes in the order of their codes, Intel SDM volume 1, appendix B.1. */
@@ -9,8 +10,6 @@ import type { Semantics } from './semantics.ts';
 export const CONDITIONS = [
   'O', 'NO', 'B', 'AE', 'E', 'NE', 'BE', 'A', 'S', 'NS', 'P', 'NP', 'L', 'GE', 'LE', 'G',
 ] as const;
-
-const hexByte = (value: number) => value.toString(16).toUpperCase().padStart(2, '0');
 
 const move = (c: Semantics) => c.set(0, c.get(1));
 const moveZero = (c: Semantics) => c.set(0, c.getU(1));

@@ -17,6 +17,11 @@ export interface Encoding {
   readonly immediates: readonly string[];
 }
 
+/** A byte as the notation writes it. */
+export function hexByte(value: number): string {
+  return value.toString(16).toUpperCase().padStart(2, '0');
+}
+
 export function parseEncoding(code: string): Encoding {
   const words = code.split(' ');
   let prefix: Prefix = 'none';

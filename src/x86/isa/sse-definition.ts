@@ -1,11 +1,7 @@
 /** What the SSE definition files share. */
 import type { I32 } from '../../wasm/index.ts';
-import { FLAG } from '../state.ts';
 import type { Definition } from './definition.ts';
 import type { Semantics } from './semantics.ts';
-
-/** The status flags: comparisons set all of them. */
-export const STATUS_FLAGS = FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.OF;
 
 export function sse(
   name: string,

@@ -1,10 +1,10 @@
 /** SSE floating-point arithmetic and comparison: fast paths in WebAssembly, the rest by the host (see sse-real.ts). */
 import { type Expr, type I32, i32, select, type V128, type ValType, v128 } from '../../wasm/index.ts';
 import { SSE_FLOAT } from '../fpu/sse-ops.ts';
-import { CPU } from '../state.ts';
+import { CPU, STATUS_FLAGS } from '../state.ts';
 import type { Definition } from './definition.ts';
 import type { Semantics } from './semantics.ts';
-import { pointers, STATUS_FLAGS, sse } from './sse-definition.ts';
+import { pointers, sse } from './sse-definition.ts';
 import { finite, notTiny, ordinary, PD, PS, plain, type Real, SD, SS } from './sse-real.ts';
 import { byLanes, dwords, type Immediate, immediate, quads } from './sse-vector.ts';
 

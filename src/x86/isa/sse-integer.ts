@@ -1,10 +1,10 @@
 /** SSE2 .. SSE4.2 integer arithmetic on XMM registers; moves and shuffles are in files of their own. */
 import { i32, i64, type V128, v128 } from '../../wasm/index.ts';
-import { CPU } from '../state.ts';
+import { CPU, STATUS_FLAGS } from '../state.ts';
 import type { Definition } from './definition.ts';
 import { maskedStore } from './mmx.ts';
 import type { Semantics } from './semantics.ts';
-import { STATUS_FLAGS, sse } from './sse-definition.ts';
+import { sse } from './sse-definition.ts';
 import { type Binary, mulEvenSigned, PACKED, PACKED_SHIFTS } from './sse-packed.ts';
 import { bytesDown, bytesUp, dwords, IOTA, immediate, laneMask, unpack, vector } from './sse-vector.ts';
 

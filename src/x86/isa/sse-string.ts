@@ -6,10 +6,10 @@
  * bit j of a result is about element j of the second operand.
  */
 import { type Func, type I32, i32, i64, type Local, select, type V128, v128 } from '../../wasm/index.ts';
-import { CPU, FLAG, RAX, RCX, RDX } from '../state.ts';
+import { CPU, FLAG, RAX, RCX, RDX, STATUS_FLAGS } from '../state.ts';
 import type { Definition } from './definition.ts';
 import type { Semantics } from './semantics.ts';
-import { STATUS_FLAGS } from './sse-definition.ts';
+
 import { bytes, immediate, laneMask, vector, ZERO } from './sse-vector.ts';
 
 const MODE = { equalAny: 0, ranges: 1, equalEach: 2, equalOrdered: 3 } as const;

@@ -6,6 +6,7 @@ import { type I32, type I64, i32, i64, type Label } from '../../wasm/index.ts';
 import { CPU, RAX, RCX, RDI, RSI } from '../state.ts';
 import { subtract } from './arithmetic.ts';
 import type { Definition } from './definition.ts';
+import { hexByte } from './encoding.ts';
 import type { Semantics } from './semantics.ts';
 
 /** Iterations of one run before the processor looks around again. */
@@ -221,10 +222,9 @@ const cmps = comparing([RSI, RDI], (c, bits) => {
 const scas = comparing([RDI], (c, bits) => [c.regPart(RAX, bits), c.load(destination(c), bits)]);
 
 function pair(name: string, opcode: number, make: (byte: boolean) => (c: Semantics) => void): Definition[] {
-  const hex = (n: number) => n.toString(16).toUpperCase().padStart(2, '0');
   return [
-    { name: `${name}B`, code: hex(opcode), rep: true, exec: make(true) },
-    { name, code: hex(opcode + 1), rep: true, sizes: 'v', exec: make(false) },
+    { name: `${name}B`, code: hexByte(opcode), rep: true, exec: make(true) },
+    { name, code: hexByte(opcode + 1), rep: true, sizes: 'v', exec: make(false) },
   ];
 }
 

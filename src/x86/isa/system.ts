@@ -3,7 +3,7 @@
  * emulate; a few are allowed.
  */
 import { i32, i64, select } from '../../wasm/index.ts';
-import { CPU, FLAG, VECTOR } from '../state.ts';
+import { CPU, FLAG, STATUS_FLAGS, VECTOR } from '../state.ts';
 import type { Definition } from './definition.ts';
 import type { Semantics } from './semantics.ts';
 
@@ -88,7 +88,7 @@ export const system: Definition[] = [
 function random(c: Semantics): void {
   c.raiseVector(c.host.random());
   c.set(0, i64.load(c.cpu, CPU.temp));
-  c.setFlags(i32.const(FLAG.CF), FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.OF);
+  c.setFlags(i32.const(FLAG.CF), STATUS_FLAGS);
 }
 
 /** What a selector's descriptor says: ZF tells whether it may be looked at; LAR and LSL deliver a value. */

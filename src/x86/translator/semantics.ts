@@ -26,11 +26,16 @@ import {
   hostFunctions,
   loadSigned,
   loadUnsigned,
+  loadVector,
+  storeVector,
 } from '../emitting.ts';
 import type { HostFunctions } from '../isa/semantics.ts';
 import { INFO_WRITE, lastPage, TLB, tlbIndex } from '../mmu.ts';
-import { CPU, FLAG } from '../state.ts';
+import { CPU, FLAG, STATUS_FLAGS } from '../state.ts';
 import type { RegionImports } from './imports.ts';
+
+/** Flags that have words of their own (see state.ts). */
+const KEPT_FLAGS = STATUS_FLAGS | FLAG.DF;
 
 /** What each flag word will be; null: it is in its local. */
 export type Pending = { [word in FlagWord]: Expr | null } & { compared: Compared | null };
@@ -284,10 +289,7 @@ export class TranslatorSemantics extends EmittingSemantics {
       else f.store(this.cpu, value, slot, bits);
       return;
     }
-    const held = f.value(value);
-    const pointer = this.pointerOf(i);
-    f.store(pointer, held, 0, bits);
-    this.commitPointer(pointer);
+    this.storeOperand(i, value);
   }
 
   getV(i: number): V128 {
@@ -297,10 +299,7 @@ export class TranslatorSemantics extends EmittingSemantics {
     const offset = slot ?? 0;
     if (slot !== null && this.isGeneral(slot))
       return v128.i64x2_replace(v128.const(0n, 0n), 0, this.readGeneral(slot, bits, false));
-    if (bits === 128) return v128.load(base, offset);
-    if (bits === 64) return v128.load64_zero(base, offset);
-    if (bits === 32) return v128.load32_zero(base, offset);
-    return v128.i64x2_replace(v128.const(0n, 0n), 0, loadUnsigned(base, offset, bits));
+    return loadVector(base, offset, bits);
   }
 
   setV(i: number, value: V128, bits = this.bits(i)): void {
@@ -312,8 +311,7 @@ export class TranslatorSemantics extends EmittingSemantics {
     }
     const base = slot === null ? this.pointerOf(i) : this.cpu;
     const offset = slot ?? 0;
-    if (bits === 128) f.store(base, value, offset);
-    else f.store(base, v128.i64x2_extract(value, 0), offset, bits);
+    storeVector(f, base, offset, bits, value);
     if (slot === null) this.commitPointer(base);
   }
 
@@ -465,9 +463,8 @@ export class TranslatorSemantics extends EmittingSemantics {
   }
 
   getFlags(): I32 {
-    const STATUS = FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.OF | FLAG.DF;
     return [
-      i32.or(i32.and(i32.load(this.cpu, CPU.rflags), ~STATUS), FLAG.ONE),
+      i32.or(i32.and(i32.load(this.cpu, CPU.rflags), ~KEPT_FLAGS), FLAG.ONE),
       this.word('cf', 'i32'),
       i32.shl(this.flag('PF'), 2),
       i32.and(this.word('af', 'i32'), FLAG.AF),
@@ -481,7 +478,7 @@ export class TranslatorSemantics extends EmittingSemantics {
   setFlags(value: I32, mask: number): void {
     const { f, cpu } = this;
     const bits = f.value(value);
-    if (mask & ~(FLAG.CF | FLAG.PF | FLAG.AF | FLAG.ZF | FLAG.SF | FLAG.OF | FLAG.DF))
+    if (mask & ~KEPT_FLAGS)
       throw new TypeError(`${this.form.definition.name} changes system flags: it must not be translated`);
     if (mask & FLAG.CF) this.setWord('cf', f.value(i32.and(bits, 1)));
     if (mask & FLAG.AF) this.setWord('af', bits);
