@@ -4,6 +4,9 @@
  * Which host this runs on is the business of the function that starts processors.
  */
 
+import type { PlaneOpener } from '../dom0/backend/data-plane.ts';
+import type { PlaneNotification } from '../dom0/backend/data-planes.ts';
+import { PlaneClient } from '../dom0/backend/plane-client.ts';
 import { XenstoreClient } from '../dom0/xenstore/client.ts';
 import { Xenstore } from '../dom0/xenstore/xenstore.ts';
 import { Frames } from '../machine/frames.ts';
@@ -51,9 +54,12 @@ export class Machine {
   readonly xenstore = new Xenstore();
   /** The store in Domain 0's own name. */
   readonly store = new XenstoreClient(this.xenstore);
+  /** Makes the halves of back ends that run on the hypervisor's thread. */
+  readonly planes: PlaneOpener;
   /** Fails when the processor dies; never settles otherwise. */
   readonly dead: Promise<never>;
   private readonly client: PcpuClient;
+  private readonly planeClient: PlaneClient;
   private readonly thread: PcpuThread;
   private readonly listeners = new Map<number, DomainListener>();
   private readonly onTrace: (line: string) => void;
@@ -70,9 +76,17 @@ export class Machine {
     this.dead.catch(() => {});
     this.client = new PcpuClient(
       new MailboxSender(this.memory, mailbox),
-      (value) => this.notified(value as Notification),
-      died,
+      (value) => this.notified(value as Notification | PlaneNotification),
+      (error) => {
+        died(error);
+        this.planeClient.fail(error);
+      },
     );
+    this.planeClient = new PlaneClient({
+      call: (method, args) => this.client.call(method, args),
+      signal: (a, b) => this.client.signal(a, b),
+    });
+    this.planes = this.planeClient;
     this.control = remote<Control>(this.client);
     this.instruments = remote<Instruments>(this.client);
     this.thread = start(
@@ -114,7 +128,14 @@ export class Machine {
     await this.thread.terminate();
   }
 
-  private notified(notification: Notification): void {
+  private notified(notification: Notification | PlaneNotification): void {
+    switch (notification.kind) {
+      case 'plane':
+      case 'plane-failed':
+      case 'plane-closed':
+        this.planeClient.receive(notification);
+        return;
+    }
     if (notification.kind === 'trace') {
       this.onTrace(notification.line);
       return;

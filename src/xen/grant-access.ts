@@ -49,6 +49,28 @@ export class GrantAccess {
     return true;
   }
 
+  /** Something other than guests (a host's read into it) wrote to a mapped page: code in it is translated anew. */
+  wrote(handle: number): void {
+    const use = this.uses.get(handle);
+    if (use) this.written(use);
+  }
+
+  /** Copies bytes out of a granted page. @param to linear address */
+  copyFrom(ref: number, offset: number, length: number, to: number): GrantStatus {
+    return this.once(ref, false, offset, length, (at): GrantStatus => {
+      this.domain.hypervisor.memory.u8.copyWithin(to, at, at + length);
+      return GNTST.okay;
+    });
+  }
+
+  /** Copies bytes into a granted page. @param from linear address */
+  copyTo(ref: number, offset: number, length: number, from: number): GrantStatus {
+    return this.once(ref, true, offset, length, (at): GrantStatus => {
+      this.domain.hypervisor.memory.u8.copyWithin(at, from, from + length);
+      return GNTST.okay;
+    });
+  }
+
   /** Copies bytes out of a granted page. @returns the bytes (a copy), or why not */
   read(ref: number, offset: number, length: number): Uint8Array | GrantStatus {
     return this.once(ref, false, offset, length, (at) =>
@@ -76,10 +98,12 @@ export class GrantAccess {
     length: number,
     work: (address: number) => T,
   ): T | GrantStatus {
+    if (this.domain.dying) return GNTST.bad_domain;
     const use = this.domain.grants.use(ref, { domid: DOMAIN_0, write, map: false });
     if (typeof use === 'number') return use;
     try {
-      if (offset < use.offset || offset + length > use.offset + use.length) return GNTST.bad_copy_arg;
+      if (!(offset >= use.offset && length >= 0 && offset + length <= use.offset + use.length))
+        return GNTST.bad_copy_arg;
       const result = work(use.address + offset);
       this.written(use);
       return result;

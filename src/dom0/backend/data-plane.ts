@@ -54,7 +54,7 @@ export interface GuestLink {
   /** Asks for {@link DataPlane.work}, in turn with other data planes, between two slices of the guests. */
   schedule(): void;
 
-  /** To the control plane. */
+  /** To the control plane; not yet in the factory. */
   post(message: unknown): void;
 }
 
