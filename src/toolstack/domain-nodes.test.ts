@@ -4,7 +4,16 @@ import { Xenstore } from '../dom0/xenstore/xenstore.ts';
 import { removeDomainNodes, writeDomainNodes } from './domain-nodes.ts';
 
 const uuid = '71cd8584-e6c3-41f1-a3b1-f5d17af398c1';
-const facts = { domid: 3, uuid, name: 'guest', memory: 131072, vcpus: 2, cmdline: 'console=hvc0' };
+const facts = {
+  domid: 3,
+  uuid,
+  name: 'guest',
+  memory: 131072,
+  maxMemory: 262144,
+  vcpus: 2,
+  onlineVcpus: 1,
+  cmdline: 'console=hvc0',
+};
 const rings = {
   console: { mfn: 77, address: 0x5000, port: 2 },
   xenstore: { mfn: 78, address: 0x6000, port: 1 },
@@ -23,6 +32,8 @@ describe("a domain's nodes", () => {
     expect(guest.read('domid')).toBe('3');
     expect(guest.read('name')).toBe('guest');
     expect(guest.read('memory/target')).toBe('131072');
+    expect(guest.read('memory/static-max')).toBe('262144');
+    expect([0, 1].map((id) => guest.read(`cpu/${id}/availability`))).toEqual(['online', 'offline']);
     expect(guest.read('console/ring-ref')).toBe('77');
     expect(guest.read('store/port')).toBe('1');
     expect(guest.list('cpu')).toEqual(['0', '1']);

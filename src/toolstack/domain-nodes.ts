@@ -11,9 +11,12 @@ export interface DomainFacts {
   readonly domid: number;
   readonly uuid: string;
   readonly name: string;
-  /** Memory in KiB. */
+  /** Memory that it starts with, and the most that it can have, in KiB. */
   readonly memory: number;
+  readonly maxMemory: number;
+  /** Virtual CPUs that it can have, and how many of them it starts with. */
   readonly vcpus: number;
+  readonly onlineVcpus: number;
   readonly cmdline: string;
 }
 
@@ -32,7 +35,7 @@ export function writeDomainNodes(
   facts: DomainFacts,
   { console, xenstore }: Pick<BuiltDomain, 'console' | 'xenstore'>,
 ): void {
-  const { domid, uuid, name, memory, vcpus, cmdline } = facts;
+  const { domid, uuid, name, memory, maxMemory, vcpus, onlineVcpus, cmdline } = facts;
   const readable: Permission[] = [
     { domid: 0, rights: Right.none },
     { domid, rights: Right.read },
@@ -46,10 +49,13 @@ export function writeDomainNodes(
   };
   under(vm, { name, uuid, image: '', 'image/ostype': 'linux', 'image/cmdline': cmdline });
   under(home, { vm, name, domid, cpu: '' });
-  for (let id = 0; id < vcpus; id++) under(home, { [`cpu/${id}`]: '', [`cpu/${id}/availability`]: 'online' });
+  for (let id = 0; id < vcpus; id++) {
+    const availability = id < onlineVcpus ? 'online' : 'offline';
+    under(home, { [`cpu/${id}`]: '', [`cpu/${id}/availability`]: availability });
+  }
   under(home, {
     memory: '',
-    'memory/static-max': memory,
+    'memory/static-max': maxMemory,
     'memory/target': memory,
     'memory/videoram': 0,
     device: '',

@@ -9,15 +9,28 @@ import { removeDomainNodes, writeDomainNodes } from './domain-nodes.ts';
 import type { Guest } from './guest.ts';
 import type { Machine } from './machine.ts';
 
-/** Virtual CPUs of a domain. */
-const VCPUS = 1;
-
 /** How a domain ended. */
 export interface DomainEnd {
   /** SHUTDOWN_* */
   readonly code: number;
   /** For a crash: why, in one line; null if the guest itself reported it and gave no reason. */
   readonly crashReason: string | null;
+}
+
+/** What a domain is made with, beside its guest. */
+export interface DomainOptions {
+  /** Traces its hypercalls. */
+  readonly trace?: boolean;
+  /** 32 hexadecimal digits, with or without dashes; left out: a random one. */
+  readonly uuid?: string;
+  /** The most virtual CPUs that it can have (1). */
+  readonly vcpus?: number;
+  /** How many of them it starts with (all). */
+  readonly onlineVcpus?: number;
+  /** The most frames that it may own; left out: those that the guest starts with. */
+  readonly maxPages?: number;
+  /** Is left paused; {@link RunningDomain.unpause} lets it run. */
+  readonly paused?: boolean;
 }
 
 export interface DomainEvents {
@@ -71,16 +84,21 @@ export class RunningDomain {
     machine: Machine,
     guest: Guest,
     events: DomainEvents,
-    { trace = false }: { trace?: boolean } = {},
+    options: DomainOptions = {},
   ): Promise<RunningDomain> {
     const { control } = machine;
-    const id = await control.createDomain({ maxPages: guest.pages, vcpus: VCPUS });
+    const { vcpus = 1, maxPages = guest.pages, uuid: wanted } = options;
+    const id = await control.createDomain({
+      maxPages,
+      vcpus,
+      ...(wanted === undefined ? {} : { uuid: wanted }),
+    });
     const { uuid } = await control.getDomainInfo(id);
     const domain = new RunningDomain(machine, id, uuid, events);
     try {
-      await domain.build(guest);
-      if (trace) await control.setTrace(id, true);
-      await control.unpauseDomain(id);
+      await domain.build(guest, options);
+      if (options.trace) await control.setTrace(id, true);
+      if (!options.paused) await domain.unpause();
     } catch (error) {
       await domain.destroy().catch(() => {});
       throw error;
@@ -88,7 +106,7 @@ export class RunningDomain {
     return domain;
   }
 
-  private async build(guest: Guest): Promise<void> {
+  private async build(guest: Guest, options: DomainOptions): Promise<void> {
     const { machine, id } = this;
     const built = await buildDomain(machine.memory, machine.control, id, guest);
     const notify = (port: number) => () => machine.sendEvent(id, port);
@@ -105,17 +123,24 @@ export class RunningDomain {
       notify(built.xenstore.port),
     );
     this.backEnds.set(built.xenstore.port, this.xenstore);
-    const memory = (guest.pages * PAGE_SIZE) / 1024;
+    const { vcpus = 1, onlineVcpus = vcpus, maxPages = guest.pages } = options;
     const facts = {
       domid: id,
       uuid: this.uuid,
       name: guest.name,
-      memory,
-      vcpus: VCPUS,
+      memory: (guest.pages * PAGE_SIZE) / 1024,
+      maxMemory: (maxPages * PAGE_SIZE) / 1024,
+      vcpus,
+      onlineVcpus,
       cmdline: guest.cmdline,
     };
     writeDomainNodes(machine.store, facts, built);
     machine.xenstore.introduce(id);
+  }
+
+  /** Takes one reason away for which it does not run. */
+  async unpause(): Promise<void> {
+    await this.machine.control.unpauseDomain(this.id);
   }
 
   /** Types on its console. @returns how many bytes were taken; if not all, onRoom tells when to go on */
