@@ -6,18 +6,26 @@ import { DataPlanes } from '../dom0/backend/data-planes.ts';
 import { PLANE_SIGNAL } from '../dom0/backend/plane-client.ts';
 import { Frames } from '../machine/frames.ts';
 import { MailboxReceiver } from '../machine/mailbox.ts';
-import type { Memory } from '../machine/memory.ts';
+import { type Memory, PAGE_SIZE } from '../machine/memory.ts';
 import { dispatch, type PcpuMessage, runPcpu } from '../machine/pcpu.ts';
-import { createProcessor, type ProcessorOptions } from '../x86/index.ts';
+import { ActivityBoard, createProcessor, PHASE, type ProcessorOptions } from '../x86/index.ts';
 import { CPU } from '../x86/state.ts';
 import { Hypervisor, type HypervisorHost } from '../xen/hypervisor.ts';
 
 /** What the machine itself tells, beside the hypervisor's control interface. */
 export class Instruments {
   private readonly hypervisor: Hypervisor;
+  private readonly board: number;
 
-  constructor(hypervisor: Hypervisor) {
+  /** @param board linear address of the processor's activity board */
+  constructor(hypervisor: Hypervisor, board: number) {
     this.hypervisor = hypervisor;
+    this.board = board;
+  }
+
+  /** Linear address of the words that say what the processor is doing (see {@link ActivityBoard}). */
+  activityBoard(): number {
+    return this.board;
   }
 
   /** Guest instructions that a domain's virtual CPUs executed so far. */
@@ -44,27 +52,35 @@ export function runHypervisor(
   processor: ProcessorOptions,
 ): void {
   const receiver = new MailboxReceiver(memory, mailbox, () => post({ kind: 'room' }));
+  const frames = new Frames(memory);
+  const boardAddress = frames.alloc() * PAGE_SIZE;
+  const board = new ActivityBoard(memory, boardAddress);
   const hypervisor = new Hypervisor(
     memory,
-    new Frames(memory),
-    (...parts) => createProcessor(...parts, processor),
+    frames,
+    (...parts) => createProcessor(...parts, { ...processor, activity: board }),
     host,
   );
   const { control } = hypervisor;
-  const instruments = new Instruments(hypervisor);
+  const instruments = new Instruments(hypervisor, boardAddress);
   const planes = new DataPlanes(hypervisor, dataPlaneFactories(), (value) => post({ kind: 'notify', value }));
   control.onNotify = (value) => post({ kind: 'notify', value });
   runPcpu(
     receiver,
     {
       runSlice: () => {
+        board.enter(PHASE.machine);
         const idle = hypervisor.runSlice();
-        return planes.work() ? 0 : idle;
+        board.enter(PHASE.machine);
+        if (planes.work()) return 0;
+        if (idle > 0) board.enter(PHASE.idle);
+        return idle;
       },
       call: (method, args) => {
+        board.enter(PHASE.machine);
         if (PLANE_METHODS.has(method)) return dispatch(planes, method, args);
         if (method === 'destroyDomain') planes.domainGone(args[0]);
-        return dispatch(method === 'instructions' ? instruments : control, method, args);
+        return dispatch(method in instruments ? instruments : control, method, args);
       },
       signal: (a, b) => (a < PLANE_SIGNAL ? control.evtchnSend(a, b) : planes.signal(a - PLANE_SIGNAL, b)),
     },

@@ -15,9 +15,12 @@ import { MEMORY_MAX, Memory, PAGE_SIZE } from '../machine/memory.ts';
 import { PcpuClient, type PcpuMessage, type Remote, remote } from '../machine/pcpu.ts';
 import type { Control, Notification } from '../xen/domctl.ts';
 import type { Instruments } from './hypervisor-thread.ts';
+import { Profiler } from './profile.ts';
 
 /** A processor that runs on a thread of its own. */
 export interface PcpuThread {
+  /** Milliseconds for which the thread that translates for it was busy so far, where that is known. */
+  compilerBusy?(): number;
   /** Ends it, even in the middle of a slice. */
   terminate(): Promise<void>;
 }
@@ -120,6 +123,13 @@ export class Machine {
   /** Signals a port of a domain. Cheap: nothing is awaited, nothing answered. */
   sendEvent(domid: number, port: number): void {
     this.client.signal(domid, port);
+  }
+
+  /** What samples where its time goes; it is not started. */
+  async profiler(): Promise<Profiler> {
+    return new Profiler(this.memory, await this.instruments.activityBoard(), {
+      compilerBusy: () => this.thread.compilerBusy?.() ?? null,
+    });
   }
 
   /** Switches it off, whatever it is doing. */

@@ -13,6 +13,7 @@ describe('options', () => {
       memory: 256 * 1024,
       trace: false,
       translate: true,
+      profile: false,
       symbols: null,
       quiet: false,
     });
@@ -20,7 +21,7 @@ describe('options', () => {
 
   it('takes every option', () => {
     const line =
-      '--kernel=vmlinuz --no-ramdisk --cmdline=a --append b --memory 64 --trace --no-translator --symbols s -q';
+      '--kernel=vmlinuz --no-ramdisk --cmdline=a --append b --memory 64 --trace --no-translator --profile --symbols s -q';
     expect(parseOptions(line.split(' '))).toEqual({
       command: 'boot',
       kernel: 'vmlinuz',
@@ -31,6 +32,7 @@ describe('options', () => {
       memory: 64 * 1024,
       trace: true,
       translate: false,
+      profile: true,
       symbols: 's',
       quiet: true,
     });
@@ -80,6 +82,7 @@ describe('options', () => {
       'memory',
       'trace',
       'no-translator',
+      'profile',
       'symbols',
       'quiet',
     ]) {

@@ -22,6 +22,8 @@ export interface BootOptions {
   trace: boolean;
   /** Translate hot code; without it everything is interpreted. */
   translate: boolean;
+  /** Sample where the time goes, and print it at the end. */
+  profile: boolean;
   /** A System.map, or an ELF file with symbols. */
   symbols: string | null;
   quiet: boolean;
@@ -46,6 +48,7 @@ processor made of WebAssembly. Without options: Debian's stock kernel and a shel
   --append STRING        added to the command line
   --memory SIZE          memory of the domain: MiB, or with a suffix K, M or G (256)
   --no-translator        interpret everything: slow, and simple to compare with
+  --profile              print at the end what the time went to
   --trace                print every hypercall and its result on standard error
   --symbols FILE         System.map or ELF file that names addresses in a crash dump
                          (Linux kernels carry their own symbols)
@@ -70,6 +73,7 @@ const OPTIONS = {
   memory: { type: 'string' },
   trace: { type: 'boolean' },
   'no-translator': { type: 'boolean' },
+  profile: { type: 'boolean' },
   symbols: { type: 'string' },
   quiet: { type: 'boolean', short: 'q' },
   help: { type: 'boolean', short: 'h' },
@@ -97,6 +101,7 @@ export function parseOptions(args: readonly string[]): Options {
     memory: values.memory === undefined ? DEFAULT_MEMORY : parseSize(values.memory),
     trace: values.trace ?? false,
     translate: !(values['no-translator'] ?? false),
+    profile: values.profile ?? false,
     symbols: file('symbols', values.symbols) ?? null,
     quiet: values.quiet ?? false,
   };

@@ -12,6 +12,8 @@ import { MAX_DOMAIN_MEMORY, Machine, type StartPcpu } from './machine.ts';
 import { MarkerFilter } from './marker.ts';
 import type { Terminal } from './node/terminal.ts';
 import { type BootOptions, UsageError } from './options.ts';
+import type { Profiler } from './profile.ts';
+import { formatProfile } from './profile-table.ts';
 import { type DomainEnd, RunningDomain } from './running-domain.ts';
 
 /** What the program is given by the process that it is. */
@@ -31,6 +33,9 @@ export class Session {
   private scripted = false;
   private machine: Machine | null = null;
   private domain: RunningDomain | null = null;
+  private profiler: Profiler | null = null;
+  /** Names functions in a profile. */
+  private symbols: () => Symbols | null = () => null;
   /** What the shell in the guest ended with, in a script. */
   private shellStatus = STATUS.poweroff as number;
   /** Ends the session from outside: settles {@link stopped}. */
@@ -74,8 +79,18 @@ export class Session {
       this.input.close();
       terminal.freshLine();
       terminal.stop();
+      this.profiler?.stop();
       await this.machine?.powerOff();
+      this.printProfile();
     }
+  }
+
+  private printProfile(): void {
+    const { profiler } = this;
+    if (profiler === null) return;
+    const symbols = this.symbols();
+    const table = formatProfile(profiler.report(), symbols && ((address) => symbols.name(address)));
+    process.stderr.write(`${table}\n`);
   }
 
   private async boot(): Promise<number> {
@@ -92,6 +107,11 @@ export class Session {
     this.scripted = !interactive && guest.cmdline.split(' ').includes(SCRIPT_WORD);
     this.announce(guest);
     this.machine = await Machine.start(options.memory, host.startPcpu, (line) => host.say(line));
+    if (options.profile) {
+      this.symbols = () => guest.symbols ?? Symbols.ofKernel(guest.kernel.elf);
+      this.profiler = await this.machine.profiler();
+      this.profiler.start();
+    }
     terminal.start({
       onInput: (bytes) => this.input.add(bytes),
       onEnd: () => (terminal.interactive ? this.stop(STATUS.signal + 1) : this.input.end()),

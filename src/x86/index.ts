@@ -1,4 +1,12 @@
 /** The processor, for the layers above. */
+export {
+  ACTIVITY,
+  ActivityBoard,
+  type ActivitySample,
+  DETAIL,
+  hypercallActivity,
+  PHASE,
+} from './core/activity.ts';
 export { createProcessor, type ProcessorOptions } from './core/index.ts';
 export { Cpu, hex64, high32, join64, type VirtualAddress } from './cpu.ts';
 export { Access, type PhysicalSpace, type Processor, type ProcessorHost } from './processor.ts';

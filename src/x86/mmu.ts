@@ -26,6 +26,7 @@ import {
   type ModuleBuilder,
   select,
 } from '../wasm/index.ts';
+import { ACTIVITY_DETAIL, DETAIL } from './core/activity.ts';
 import { CPU, Exit, PF, VECTOR } from './state.ts';
 
 export const TLB_ENTRIES = 2048;
@@ -81,7 +82,7 @@ export function buildMmu(module: ModuleBuilder, imports: MmuImports): Mmu {
     raise.store(cpu, raise.arg('i32', 2), CPU.exitError);
     raise.store(cpu, i32.const(0), CPU.exitLength);
   }
-  const walk = buildWalk(module, imports);
+  const walk = buildNotedWalk(module, buildWalk(module, imports));
   const access = buildAccess(module, walk, raise);
   const commit = module.func('commit', ['i32'], []);
   {
@@ -102,6 +103,18 @@ export function buildMmu(module: ModuleBuilder, imports: MmuImports): Mmu {
   buildTranslate(module, walk);
   buildRevoke(module);
   return { walk, access, commit, raise };
+}
+
+/** The walk, and that one is under way (see core/activity.ts). */
+function buildNotedWalk(module: ModuleBuilder, walk: Func): Func {
+  const f = module.func('notedWalk', ['i32', 'i64', 'i32'], ['i32']);
+  const cpu = f.arg('i32', 0);
+  const before = f.let(i32.load8u(cpu, ACTIVITY_DETAIL));
+  f.store(cpu, i32.const(DETAIL.walk), ACTIVITY_DETAIL, 8);
+  const linear = f.let(call('i32', walk, cpu, f.arg('i64', 1), f.arg('i32', 2)));
+  f.store(cpu, before, ACTIVITY_DETAIL, 8);
+  f.result(linear);
+  return f;
 }
 
 function buildWalk(module: ModuleBuilder, imports: MmuImports): Func {

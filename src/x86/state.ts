@@ -97,6 +97,10 @@ export const CPU = {
   codeDropped: 0x384,
   /** u32 linear address of the counters of taken branches (see interpreter/heat.ts). */
   heat: 0x388,
+  /** u32: whose the CPU is, as the layer above says: for profiles. */
+  owner: 0x3f8,
+  /** u8, u8, u16: what it is at (see core/activity.ts). */
+  activity: 0x3fc,
   /** 512 bytes where an access that crosses a page is put together. */
   scratch: 0x400,
   /** Free use: 256 bytes (operands of slow paths). */

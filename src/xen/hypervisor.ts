@@ -7,6 +7,7 @@
  */
 import type { Frames } from '../machine/frames.ts';
 import { type Memory, PAGE_SIZE } from '../machine/memory.ts';
+import { ACTIVITY, hypercallActivity } from '../x86/core/activity.ts';
 import { Cpu } from '../x86/cpu.ts';
 import type { Processor, ProcessorHost } from '../x86/processor.ts';
 import { CPU, CS, Exit, PF, RAX, SS, VECTOR } from '../x86/state.ts';
@@ -173,6 +174,7 @@ export class Hypervisor {
     const cpu = new Cpu(this.memory, this.frames.alloc() * PAGE_SIZE);
     cpu.reset();
     cpu.supervisor = true;
+    cpu.put(CPU.owner, domain.id);
     this.processor.attach(cpu, domain.space);
     const vcpu = new Vcpu(domain, id, cpu);
     this.vcpuOfCpu.set(cpu.address, vcpu);
@@ -272,6 +274,7 @@ export class Hypervisor {
     let executed = before;
     while (left > 0 && vcpu.runnable && !this.lookNow && !this.endSlice) {
       try {
+        cpu.put(CPU.activity, ACTIVITY.hypervisor);
         deliverPending(vcpu);
         if (!vcpu.runnable) break;
         this.answer(vcpu, processor.run(cpu, Math.ceil(left)));
@@ -297,12 +300,17 @@ export class Hypervisor {
         cpu.setSelector(CS, FLAT_KERNEL_CS);
         cpu.setSelector(SS, FLAT_KERNEL_SS);
         if (vcpu.kernelMode) this.hypercall(vcpu);
-        else enterSyscall(vcpu);
+        else {
+          cpu.put(CPU.activity, ACTIVITY.systemCall);
+          enterSyscall(vcpu);
+        }
         return;
       case Exit.Exception:
+        cpu.put(CPU.activity, ACTIVITY.exception);
         this.exception(vcpu, cpu.get(CPU.exitVector), cpu.get(CPU.exitError));
         return;
       case Exit.SoftwareInterrupt:
+        cpu.put(CPU.activity, ACTIVITY.systemCall);
         softwareInterrupt(vcpu, cpu.get(CPU.exitVector) & 0xff, cpu.get(CPU.exitLength));
         return;
       default:
@@ -314,6 +322,7 @@ export class Hypervisor {
   private exception(vcpu: Vcpu, vector: number, error: number): void {
     switch (vector) {
       case VECTOR.PF: {
+        vcpu.cpu.put(CPU.activity, ACTIVITY.pageFault);
         const address = vcpu.cpu.number(CPU.cr2);
         if (error & PF.W && handlePageTableWrite(vcpu, address, error)) return;
         injectException(vcpu, vector, error, address);
@@ -341,7 +350,9 @@ export class Hypervisor {
       words[index * 2] = cpu.get(register);
       words[index * 2 + 1] = cpu.get(register + 4);
     }
-    const call = this.hypercalls[cpu.regNumber(RAX)];
+    const number = cpu.regNumber(RAX);
+    cpu.put(CPU.activity, hypercallActivity(number));
+    const call = this.hypercalls[number];
     const result = call === undefined ? -ERRNO.ENOSYS : invoke(call, vcpu, this.args);
     if (result === NO_RESULT) return;
     if (result !== RESTART) {

@@ -2,7 +2,9 @@
  * multicall(calls, count): several hypercalls in one (the paper's section 3.3: batching is what makes validated
  * page-table updates affordable).
  */
+import { hypercallActivity } from '../x86/core/activity.ts';
 import { Access } from '../x86/processor.ts';
+import { CPU } from '../x86/state.ts';
 import { Arguments, type Hypercall, invoke, NO_RESULT, RESTART } from './hypercall.ts';
 import { ERRNO } from './public/errno.ts';
 import { HYPERVISOR, MULTICALL_ENTRY } from './public/xen.ts';
@@ -24,6 +26,7 @@ export function makeMulticall(table: readonly (Hypercall | undefined)[]) {
       const call = op === HYPERVISOR.multicall ? undefined : table[op];
       // A multicall within a multicall is refused; a number without a call is as in a call of its own.
       let result: number = op === HYPERVISOR.multicall ? -ERRNO.EINVAL : -ERRNO.ENOSYS;
+      vcpu.cpu.put(CPU.activity, hypercallActivity(op));
       if (call !== undefined) result = invoke(call, vcpu, inner);
       if (result === NO_RESULT) return NO_RESULT;
       if (result === RESTART) {

@@ -45,6 +45,7 @@ export function nodePcpus({
       if (!wanted) died(new Error(`the processor's thread ended with code ${code}`));
     });
     return {
+      ...(compiler && { compilerBusy: () => compiler.worker.performance.eventLoopUtilization().active }),
       async terminate() {
         wanted = true;
         await Promise.all([worker.terminate(), compiler?.worker.terminate()]);

@@ -17,6 +17,7 @@ import { Access, type PhysicalSpace, type Processor, type ProcessorHost } from '
 import { GLUE, RECORD } from '../records.ts';
 import { CPU, Exit, FLAG, RAX, RBP, RBX, RCX, RDX, RSP, VECTOR } from '../state.ts';
 import type { RegionCompiler } from '../translator/compile.ts';
+import { ACTIVITY, ACTIVITY_DETAIL, type ActivityBoard, DETAIL, type Detail } from './activity.ts';
 import { CodeCache } from './code-cache.ts';
 import { fpuCall } from './fpu-calls.ts';
 import { checkCodeSegment, loadSegment, segmentQuery } from './segments.ts';
@@ -57,6 +58,7 @@ class Core implements Processor {
   private readonly translations: Translations;
   private readonly translating: boolean;
   private readonly stepTranslated: boolean;
+  private readonly board: ActivityBoard | null;
   private readonly attachments = new Map<number, Attachment>();
   private readonly cpus = new Map<number, Cpu>();
 
@@ -69,6 +71,7 @@ class Core implements Processor {
   ) {
     this.translating = options.translate ?? true;
     this.stepTranslated = options.stepTranslated ?? false;
+    this.board = options.activity ?? null;
     this.memory = memory;
     this.frames = frames;
     this.host = host;
@@ -118,14 +121,33 @@ class Core implements Processor {
     const { memory, host } = this;
     const randomBytes = new Uint8Array(8);
     const cpuAt = (address: number) => this.cpus.get(address >>> 0)!;
+    /** For profiles: something takes its time in the middle of guest code. */
+    const note = (cpu: number, detail: Detail) => {
+      memory.u8[(cpu >>> 0) + ACTIVITY_DETAIL] = detail;
+    };
     return {
       codeWritten: (frame) => this.code.drop(frame),
-      decode: (cpu) => this.code.decode(cpuAt(cpu!)),
+      decode: (cpu) => {
+        note(cpu!, DETAIL.decoding);
+        const record = this.code.decode(cpuAt(cpu!));
+        note(cpu!, DETAIL.none);
+        return record;
+      },
       hot: (cpu, record) => this.hot(cpuAt(cpu!), record!),
       straddleChanged: (_cpu, record) => this.code.straddleChanged(record!),
       undefinedInstruction: (_cpu, record) => this.count(this.code.nameOf(record!)),
-      sseFloat: (op, cpu, dst, src, imm) => sse.execute(op!, cpu! >>> 0, dst! >>> 0, src! >>> 0, imm!),
-      x87: (cpu, escape, modrm, operand) => x87.execute(cpu! >>> 0, escape!, modrm!, operand! >>> 0),
+      sseFloat: (op, cpu, dst, src, imm) => {
+        note(cpu!, DETAIL.floatingPoint);
+        const vector = sse.execute(op!, cpu! >>> 0, dst! >>> 0, src! >>> 0, imm!);
+        note(cpu!, DETAIL.none);
+        return vector;
+      },
+      x87: (cpu, escape, modrm, operand) => {
+        note(cpu!, DETAIL.floatingPoint);
+        const vector = x87.execute(cpu! >>> 0, escape!, modrm!, operand! >>> 0);
+        note(cpu!, DETAIL.none);
+        return vector;
+      },
       fpu: (which, cpu, operand) => fpuCall(x87, which!, cpu! >>> 0, operand! >>> 0),
       rdtsc: (address, withAux) => this.rdtsc(cpuAt(address!), withAux !== 0),
       cpuid: (address) => this.cpuid(cpuAt(address!)),
@@ -239,10 +261,13 @@ class Core implements Processor {
   }
 
   run(cpu: Cpu, budget: number): Exit {
+    this.board?.enterCpu(cpu.address);
+    cpu.put(CPU.activity, ACTIVITY.translation);
+    this.translations.work();
+    cpu.put(CPU.activity, ACTIVITY.interpreter);
     if (cpu.get(CPU.rflags) & FLAG.TF) return this.trap(cpu, this.step(cpu));
     cpu.put(CPU.stepping, 0);
     cpu.put(CPU.codeDropped, 0);
-    this.translations.work();
     return this.enter(cpu, budget, 0);
   }
 
@@ -397,6 +422,8 @@ export interface ProcessorOptions {
   translate?: boolean;
   /** Translates on another thread; without one it happens on the processor's own. */
   compiler?: RegionCompiler | null;
+  /** Where to note what it is doing; without one only the CPUs' own words are kept. */
+  activity?: ActivityBoard | null;
   /** step() runs the instruction translated, as a region of its own (a repeated one to its end): for tests. */
   stepTranslated?: boolean;
 }

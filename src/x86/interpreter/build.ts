@@ -16,6 +16,7 @@ import {
   ModuleBuilder,
   select,
 } from '../../wasm/index.ts';
+import { ACTIVITY } from '../core/activity.ts';
 import type { Definition } from '../isa/definition.ts';
 import { expandForms, type Form, formName } from '../isa/form.ts';
 import { buildMmu, notCanonical, TLB, tlbIndex } from '../mmu.ts';
@@ -242,7 +243,9 @@ function buildRun(module: ModuleBuilder, hot: readonly Form[], env: Environment,
               f.store(cpu, budget, CPU.budget);
               const slot = i32.load(rec, RECORD.link);
               const number = i32.load(rec, RECORD.immediate);
+              f.store(cpu, i32.const(ACTIVITY.translated), CPU.activity);
               const status = f.let(callIndirect('i32', handlerType, slot, cpu, number));
+              f.store(cpu, i32.const(ACTIVITY.interpreter), CPU.activity);
               f.set(budget, i32.load(cpu, CPU.budget));
               f.if(i32.ne(status, STATUS.transfer), () => leave(i32.load(cpu, CPU.exitReason)));
               f.if(i32.lt_s(budget, 0), () => leave(i32.const(Exit.Budget)));
