@@ -1,45 +1,47 @@
 /** Starting a domain, and having it: seconds to the shell, memory of the host, CPU when idle. */
-
-import type { SystemName } from './report.ts';
-import { type Row, Samples } from './report.ts';
-import { type Boot, type Images, MEMORY, untilShell } from './systems.ts';
+import type { System } from './process.ts';
+import { Samples } from './report.ts';
+import { MEMORY, type Peer } from './systems.ts';
 
 const sleep = (seconds: number) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 
-export interface BootSettings {
-  rounds: number;
-  /** How long an idle domain is watched, in seconds. */
-  idleSeconds: number;
-}
+/** How long a system comes to rest before its idleness is measured, in seconds. */
+const REST = 3;
 
-export async function benchBoot(
-  images: Images,
-  systems: ReadonlyMap<SystemName, Boot>,
-  { rounds, idleSeconds }: BootSettings,
-  say: (text: string) => void,
-): Promise<Row[]> {
-  const samples = new Samples('boot');
-  for (let round = 0; round < rounds; round++) {
-    for (const [name, boot] of systems) {
-      const started = performance.now();
-      const system = boot(images);
-      try {
-        const shell = await untilShell(system, name);
-        samples.add('kernel entry to shell', 's', name, (shell - system.entered) / 1000);
-        samples.add('command to shell', 's', name, (shell - started) / 1000);
-        samples.add(`host memory, domain of ${MEMORY} MiB`, 'MiB', name, system.residentMiB);
-        say(`boot ${round + 1}/${rounds} ${name}: ${((shell - started) / 1000).toFixed(1)} s`);
-        if (round > 0) continue;
-        await sleep(3);
-        const before = system.cpuSeconds;
-        await sleep(idleSeconds);
-        const used = ((system.cpuSeconds - before) / idleSeconds) * 100;
-        samples.add(`host CPU, idle for ${idleSeconds} s`, '% of a core', name, used);
-        say(`idle ${name}: ${used.toFixed(2)} % of a core`);
-      } finally {
-        await system.end();
-      }
-    }
+export const BOOT_ROWS = {
+  kernel: 'kernel entry to shell',
+  command: 'command to shell',
+  warm: 'warm second boot',
+  memory: `host memory, domain of ${MEMORY} MiB`,
+  idle: 'host CPU, idle',
+} as const;
+
+export class BootResults {
+  private readonly samples = new Samples('boot');
+
+  /** A system is at its shell since `shell`; its process was started at `started` (ms of performance.now()). */
+  atShell(system: System, { system: name, variant }: Peer, started: number, shell: number): void {
+    this.samples.add(BOOT_ROWS.kernel, 's', name, (shell - system.entered) / 1000, variant);
+    this.samples.add(BOOT_ROWS.command, 's', name, (shell - started) / 1000, variant);
+    this.samples.add(BOOT_ROWS.memory, 'MiB', name, system.residentMiB, variant);
   }
-  return samples.result;
+
+  /** Kernel entry to shell, with what an earlier boot has left. Who leaves nothing boots as ever. */
+  atShellAgain(system: System, { system: name, variant }: Peer, shell: number): void {
+    this.samples.add(BOOT_ROWS.warm, 's', name, (shell - system.entered) / 1000, variant);
+  }
+
+  /** Watches an idle system for some seconds. */
+  async watchIdle(system: System, { system: name, variant }: Peer, seconds: number): Promise<void> {
+    await sleep(REST);
+    const before = system.cpuSeconds;
+    await sleep(seconds);
+    const used = ((system.cpuSeconds - before) / seconds) * 100;
+    this.samples.add(BOOT_ROWS.idle, '% of a core', name, used, variant);
+  }
+
+  get result() {
+    const order: readonly string[] = Object.values(BOOT_ROWS);
+    return this.samples.result.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
+  }
 }

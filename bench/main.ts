@@ -1,21 +1,41 @@
 /**
- * npm run bench -- [boot] [cpu] [--json FILE] [--rounds N] [--idle SECONDS]
+ * npm run bench -- [cpu] [float] [system] [boot] [options]
  *
- * Measures on this machine, side by side with QEMU's TCG where it is installed: every round takes each system in
- * turn, and the table shows medians.
+ * Measures on this machine, side by side with its peers: in every round each system boots once and does everything,
+ * one system after another, and the table shows the medians of the rounds. Without a group: all. `cpu` stands for the
+ * floating-point rows too.
+ *
+ *   --rounds N       3
+ *   --only REGEX     only the rows whose "group: name" matches
+ *   --systems LIST   of ours, native, tcg, uml and interpreter (ours without the translator); all but the last
+ *   --json FILE      the rows as JSON: an array of {name, group, unit, ours, native, tcg, uml}
+ *   --warm MS        how long each row runs before it is timed (500), and
+ *   --measure MS     while it is (300)
+ *   --idle SECONDS   how long an idle domain is watched (20)
+ *
+ * TCG runs as QEMU's default model of a processor and as the largest one; in each row the better of the two counts.
+ * The exit status is 1 if a system failed or came to another result than the others.
  */
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { benchBoot } from './boot.ts';
-import { benchCpu } from './cpu.ts';
-import { type Row, table } from './report.ts';
-import { bootable, makeImages } from './systems.ts';
+import { BOOT_ROWS, BootResults } from './boot.ts';
+import { listRows, ProbeResults } from './probe.ts';
+import type { System } from './process.ts';
+import { means, type Row, SYSTEMS, type SystemName, table } from './report.ts';
+import { available, type Images, keepsTranslations, makeImages, type Peer, untilShell } from './systems.ts';
 
-const GROUPS = ['boot', 'cpu'] as const;
+const GROUPS = ['cpu', 'float', 'system', 'boot'] as const;
 
 function fail(message: string, status: number): never {
   process.stderr.write(`bench: ${message}\n`);
   process.exit(status);
+}
+
+function number(text: string, option: string, least: number): number {
+  const value = Number(text);
+  if (!(value >= least)) throw new Error(`--${option} must be a number from ${least} on`);
+  return value;
 }
 
 function parse() {
@@ -25,38 +45,126 @@ function parse() {
       options: {
         json: { type: 'string' },
         rounds: { type: 'string', default: '3' },
-        idle: { type: 'string', default: '30' },
+        only: { type: 'string', default: '' },
+        systems: { type: 'string', default: 'ours,native,tcg,uml' },
+        idle: { type: 'string', default: '20' },
+        warm: { type: 'string', default: '500' },
+        measure: { type: 'string', default: '300' },
       },
       allowPositionals: true,
     });
     const wrong = positionals.find((name) => !GROUPS.some((group) => group === name));
     if (wrong) throw new Error(`no such group: ${wrong} (there are ${GROUPS.join(', ')})`);
-    const [rounds, idleSeconds] = [Number(values.rounds), Number(values.idle)];
-    if (!Number.isInteger(rounds) || rounds < 1) throw new Error('--rounds must be a number from 1 on');
-    if (!(idleSeconds > 0)) throw new Error('--idle must be a number of seconds');
+    const groups = new Set<string>(positionals.length > 0 ? positionals : GROUPS);
+    if (groups.has('cpu')) groups.add('float');
+    const systems = values.systems.split(',').map((name) => {
+      const known = SYSTEMS.find((system) => system === name);
+      if (!known) throw new Error(`no such system: ${name} (there are ${SYSTEMS.join(', ')})`);
+      return known;
+    });
+    const rounds = number(values.rounds, 'rounds', 1);
+    if (!Number.isInteger(rounds)) throw new Error('--rounds must be a whole number');
     return {
-      groups: new Set(positionals.length > 0 ? positionals : GROUPS),
+      groups,
+      only: new RegExp(values.only, 'i'),
+      systems: new Set<SystemName>(systems),
       json: values.json,
       rounds,
-      idleSeconds,
+      idleSeconds: number(values.idle, 'idle', 1),
+      times: { warm: number(values.warm, 'warm', 0), measure: number(values.measure, 'measure', 1) },
     };
   } catch (error) {
     return fail((error as Error).message, 2);
   }
 }
 
-const { groups, json, rounds, idleSeconds } = parse();
+const options = parse();
 const say = (text: string) => process.stderr.write(`${text}\n`);
+
+function wanted(group: string, name: string): boolean {
+  return options.groups.has(group) && options.only.test(`${group}: ${name}`);
+}
+
+/** Boots a system, has something done at its shell, and ends it. */
+async function withSystem(
+  images: Images,
+  peer: Peer,
+  translations: string | undefined,
+  use: (system: System, started: number, shell: number) => Promise<void>,
+): Promise<void> {
+  const started = performance.now();
+  const system = peer.boot!(images, translations);
+  try {
+    await use(system, started, await untilShell(system, peer.system));
+  } finally {
+    await system.end();
+  }
+}
+
 try {
   const images = await makeImages();
-  const systems = bootable();
-  say(`${images.title}, Node ${process.version}; systems: ${[...systems.keys()].join(', ')}`);
-  if (!systems.has('tcg')) say('qemu-system-x86_64 is not installed: no comparison with TCG');
-  const rows: Row[] = [];
-  if (groups.has('boot')) rows.push(...(await benchBoot(images, systems, { rounds, idleSeconds }, say)));
-  if (groups.has('cpu')) rows.push(...(await benchCpu(images, systems, rounds, say)));
+  const { peers, notes } = available(options.systems);
+  for (const note of notes) say(note);
+  const probe = new ProbeResults(
+    listRows(images).filter(({ group, name }) => wanted(group, name)),
+    options.times,
+    say,
+  );
+  const boot = new BootResults();
+  const wantBoot = Object.values(BOOT_ROWS).some((name) => wanted('boot', name));
+  const wantIdle = wanted('boot', BOOT_ROWS.idle);
+  const wantAgain = wanted('boot', BOOT_ROWS.warm);
+  const keeps = keepsTranslations();
+  const errors: string[] = [];
+
+  const visit = async (peer: Peer, round: number, label: string) => {
+    if (peer.boot === null) {
+      if (probe.rowCount > 0) await probe.runNatively(peer, images, label);
+      return;
+    }
+    if (!wantBoot && probe.rowCount === 0) return;
+    const own = peer.system === 'ours' || peer.system === 'interpreter';
+    // Every round's first boot is one that finds nothing; the second finds what the first has left.
+    const translations =
+      own && keeps ? join(images.folder, `translations-${round}-${peer.system}`) : undefined;
+    if (translations !== undefined) mkdirSync(translations);
+    await withSystem(images, peer, translations, async (system, started, shell) => {
+      if (wantBoot) boot.atShell(system, peer, started, shell);
+      if (wantBoot) say(`${label}: at the shell after ${((shell - started) / 1000).toFixed(1)} s`);
+      if (wantBoot && wantAgain && !own) boot.atShellAgain(system, peer, shell);
+      if (wantIdle && round === 0) await boot.watchIdle(system, peer, options.idleSeconds);
+      if (probe.rowCount > 0) await probe.runIn(system, peer, label);
+    });
+    if (wantBoot && wantAgain && own)
+      await withSystem(images, peer, translations, async (system, started, shell) => {
+        boot.atShellAgain(system, peer, shell);
+        say(`${label}: at the shell again after ${((shell - started) / 1000).toFixed(1)} s`);
+      });
+    if (translations !== undefined) rmSync(translations, { recursive: true, force: true });
+  };
+
+  say(`${images.title}, Node ${process.version}`);
+  for (let round = 0; round < options.rounds; round++) {
+    for (const peer of peers) {
+      const label = `${round + 1}/${options.rounds} ${peer.system}${peer.variant && ` (${peer.variant})`}`;
+      try {
+        await visit(peer, round, label);
+      } catch (error) {
+        const [first, ...rest] = (error as Error).message.split('\n');
+        errors.push(`${label}: ${first}`);
+        say([`${label}: ${first}`, ...rest].join('\n'));
+      }
+    }
+  }
+  const rows: Row[] = [...probe.finish(), ...boot.result.filter(({ group, name }) => wanted(group, name))];
+  process.stdout.write(`${images.title}, Node ${process.version}. Times: less is better.\n`);
+  process.stdout.write('"vs": how many times better we are; below 1 we are worse.\n\n');
   process.stdout.write(table(rows));
-  if (json !== undefined) writeFileSync(json, `${JSON.stringify(rows, null, 2)}\n`);
+  process.stdout.write(`\n${means(rows, ['cpu', 'float', 'system'])}`);
+  if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(rows, null, 2)}\n`);
+  errors.push(...probe.errors);
+  for (const error of errors) process.stderr.write(`bench: ${error}\n`);
+  if (errors.length > 0) process.exitCode = 1;
 } catch (error) {
   fail((error as Error).message, 1);
 }

@@ -1,4 +1,4 @@
-/** What a bench run gives: medians, side by side. */
+/** What a bench run gives: medians, side by side. Of every quantity here, less is better. */
 
 /** One quantity. A system that was not measured is null. */
 export interface Row {
@@ -9,9 +9,11 @@ export interface Row {
   native: number | null;
   tcg: number | null;
   uml: number | null;
+  /** Ours without the translator; only where that was asked for. */
+  interpreter?: number | null;
 }
 
-export const SYSTEMS = ['ours', 'native', 'tcg', 'uml'] as const;
+export const SYSTEMS = ['ours', 'native', 'tcg', 'uml', 'interpreter'] as const;
 export type SystemName = (typeof SYSTEMS)[number];
 
 export function median(values: readonly number[]): number | null {
@@ -21,27 +23,38 @@ export function median(values: readonly number[]): number | null {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
+/** Values of one quantity on one system, by the system's variant. */
+type Variants = Map<string, number[]>;
+
 /** Collects samples and makes rows of their medians, in the order in which the quantities were first seen. */
 export class Samples {
-  private readonly rows = new Map<string, { unit: string; values: Map<SystemName, number[]> }>();
+  private readonly rows = new Map<string, { unit: string; values: Map<SystemName, Variants> }>();
   private readonly group: string;
 
   constructor(group: string) {
     this.group = group;
   }
 
-  add(name: string, unit: string, system: SystemName, value: number): void {
-    const row = this.rows.get(name) ?? { unit, values: new Map<SystemName, number[]>() };
+  /** A system may be measured in several variants (models of its processor): in a row its best one counts. */
+  add(name: string, unit: string, system: SystemName, value: number, variant = ''): void {
+    const row = this.rows.get(name) ?? { unit, values: new Map<SystemName, Variants>() };
     this.rows.set(name, row);
-    const values = row.values.get(system) ?? [];
-    row.values.set(system, [...values, value]);
+    const variants = row.values.get(system) ?? new Map<string, number[]>();
+    row.values.set(system, variants);
+    variants.set(variant, [...(variants.get(variant) ?? []), value]);
   }
 
   get result(): Row[] {
     return [...this.rows].map(([name, { unit, values }]) => {
-      const of = (system: SystemName) => median(values.get(system) ?? []);
-      const [ours, native, tcg, uml] = SYSTEMS.map(of) as [number | null, ...(number | null)[]];
-      return { name, group: this.group, unit, ours, native: native!, tcg: tcg!, uml: uml! };
+      const of = (system: SystemName) => {
+        const medians = [...(values.get(system)?.values() ?? [])].map((all) => median(all)!);
+        return medians.length > 0 ? Math.min(...medians) : null;
+      };
+      const row: Row = {
+        ...{ name, group: this.group, unit, ours: of('ours') },
+        ...{ native: of('native'), tcg: of('tcg'), uml: of('uml') },
+      };
+      return values.has('interpreter') ? { ...row, interpreter: of('interpreter') } : row;
     });
   }
 }
@@ -53,27 +66,62 @@ function show(value: number | null): string {
   return value.toFixed(Math.min(digits, 4));
 }
 
-function ratio(value: number | null, other: number | null): string {
-  return value === null || other === null || other === 0 ? '-' : `${(value / other).toPrecision(3)}x`;
+/** How many times better we are than a peer; null if one of them was not measured. */
+function advantage(row: Row, peer: SystemName): number | null {
+  const [ours, other] = [row.ours, row[peer] ?? null];
+  return ours === null || other === null || ours === 0 ? null : other / ours;
 }
 
-/** A table as text: the medians, and ours as a multiple of each other system's. */
-export function table(rows: readonly Row[]): string {
-  const peers = SYSTEMS.filter((name) => name !== 'ours' && rows.some((row) => row[name] !== null));
-  const head = ['', 'unit', 'ours', ...peers.flatMap((peer) => [peer, `ours/${peer}`])];
-  const lines = rows.map((row) => [
-    `${row.group}: ${row.name}`,
-    row.unit,
-    show(row.ours),
-    ...peers.flatMap((peer) => [show(row[peer]), ratio(row.ours, row[peer])]),
-  ]);
-  const widths = head.map((_, column) => Math.max(...[head, ...lines].map((line) => line[column]!.length)));
-  return [head, ...lines]
+function factor(value: number | null): string {
+  if (value === null) return '-';
+  return value >= 100 ? value.toFixed(0) : value.toPrecision(3);
+}
+
+function layOut(lines: readonly string[][], left: number): string {
+  const widths = lines[0]!.map((_, column) => Math.max(...lines.map((line) => line[column]!.length)));
+  return lines
     .map((line) =>
       line
-        .map((cell, column) => (column < 2 ? cell.padEnd(widths[column]!) : cell.padStart(widths[column]!)))
+        .map((cell, column) =>
+          column < left ? cell.padEnd(widths[column]!) : cell.padStart(widths[column]!),
+        )
         .join('  '),
     )
     .map((line) => `${line.trimEnd()}\n`)
     .join('');
+}
+
+function peersIn(rows: readonly Row[]): SystemName[] {
+  return SYSTEMS.filter((name) => name !== 'ours' && rows.some((row) => (row[name] ?? null) !== null));
+}
+
+/** A table as text: the medians, and how many times better than each other system we are. */
+export function table(rows: readonly Row[]): string {
+  const peers = peersIn(rows);
+  const head = ['', 'unit', 'ours', ...peers, ...peers.map((peer) => `vs ${peer}`)];
+  const lines = rows.map((row) => [
+    `${row.group}: ${row.name}`,
+    row.unit,
+    show(row.ours),
+    ...peers.map((peer) => show(row[peer] ?? null)),
+    ...peers.map((peer) => factor(advantage(row, peer))),
+  ]);
+  return layOut([head, ...lines], 2);
+}
+
+/** The geometric mean, for each group, of how many times faster than each other system we are. */
+export function means(rows: readonly Row[], groups: readonly string[]): string {
+  const peers = peersIn(rows);
+  const lines = groups.flatMap((group) => {
+    const own = rows.filter((row) => row.group === group);
+    if (own.length === 0) return [];
+    const cells = peers.map((peer) => {
+      const all = own.map((row) => advantage(row, peer)).filter((value) => value !== null);
+      if (all.length === 0) return '-';
+      return factor(Math.exp(all.reduce((sum, value) => sum + Math.log(value), 0) / all.length));
+    });
+    return [[group, ...cells]];
+  });
+  if (peers.length === 0 || lines.length === 0) return '';
+  return layOut([['geometric mean', ...peers.map((peer) => `vs ${peer}`)], ...lines], 1);
 }

@@ -1,6 +1,6 @@
-/** The systems that are compared, and what they boot: the same kernel, the same initramfs, the same memory. */
+/** The systems that are compared, and what they boot: the same initramfs, the same memory, where it can be the same kernel. */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -9,9 +9,10 @@ import { System } from './process.ts';
 import type { SystemName } from './report.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const XENOLITH = join(ROOT, 'dist/toolstack/main.js');
 /** Of the domain, in MiB. */
 export const MEMORY = 128;
-/** Where the probe is, in the guest. */
+/** Where the programs of bench/probe are, in the guest. */
 export const PROBE = '/bin/probe';
 
 export interface Images {
@@ -24,14 +25,24 @@ export interface Images {
   readonly title: string;
 }
 
+function compile(output: string, sources: readonly string[]): void {
+  const args = ['-O2', '-static', '-o', output, ...sources];
+  const { status, error } = spawnSync('gcc', args, { stdio: 'inherit' });
+  if (status !== 0) throw new Error(`the probe cannot be compiled: ${error?.message ?? 'gcc failed'}`);
+}
+
 /** Kernel and initramfs, with the probe in it, as files. @throws Error if gcc is missing or fails */
 export async function makeImages(): Promise<Images> {
   const folder = mkdtempSync(join(tmpdir(), 'xenolith-bench-'));
   process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
   const probe = join(folder, 'probe');
-  const source = join(ROOT, 'bench/probe.c');
-  const { status, error } = spawnSync('gcc', ['-O2', '-static', '-o', probe, source], { stdio: 'inherit' });
-  if (status !== 0) throw new Error(`the probe cannot be compiled: ${error?.message ?? 'gcc failed'}`);
+  const sources = join(ROOT, 'bench/probe');
+  compile(
+    probe,
+    readdirSync(sources)
+      .filter((name) => name.endsWith('.c'))
+      .map((name) => join(sources, name)),
+  );
   const fetched = await fetchKernel('debian');
   const kernel = join(folder, 'vmlinux');
   writeFileSync(kernel, await unpackedKernel(fetched.kernel));
@@ -41,38 +52,91 @@ export async function makeImages(): Promise<Images> {
   return { folder, kernel, ramdisk, probe, title: `${fetched.package} ${fetched.version}` };
 }
 
-/** Boots a guest on a system; its standard output is the guest's console. */
-export type Boot = (images: Images) => System;
+/** A system in one of its variants, as it is measured. */
+export interface Peer {
+  readonly system: SystemName;
+  /** What tells it from the system's other variants; empty if there is one. */
+  readonly variant: string;
+  /** Boots a guest; its standard output is the guest's console. Null for the host, which is there. */
+  readonly boot: ((images: Images, translations?: string) => System) | null;
+}
 
-/** Both say what the kernel prints from its first moment on, and take lines as a script does. */
+/** All say what the kernel prints from its first moment on, and take lines as a script does. */
 const WORDS = 'quiet xenolith.script';
 
-const ours: Boot = ({ kernel, ramdisk }) =>
-  new System(process.execPath, [
-    join(ROOT, 'dist/toolstack/main.js'),
-    ...['--quiet', '--kernel', kernel, '--ramdisk', ramdisk, '--memory', `${MEMORY}`],
-    ...['--cmdline', `console=hvc0 earlyprintk=xen ${WORDS}`],
-  ]);
+function ours(system: SystemName, options: readonly string[]): Peer {
+  return {
+    system,
+    variant: '',
+    boot: ({ kernel, ramdisk }, translations) =>
+      new System(process.execPath, [
+        XENOLITH,
+        ...['--quiet', '--kernel', kernel, '--ramdisk', ramdisk, '--memory', `${MEMORY}`],
+        ...['--cmdline', `console=hvc0 earlyprintk=xen ${WORDS}`],
+        ...(translations === undefined ? [] : ['--translations', translations]),
+        ...options,
+      ]),
+  };
+}
 
-const tcg: Boot = ({ kernel, ramdisk }) =>
-  new System('qemu-system-x86_64', [
-    ...['-accel', 'tcg', '-cpu', 'max', '-m', `${MEMORY}`, '-nodefaults', '-no-user-config', '-no-reboot'],
-    ...['-display', 'none', '-serial', 'stdio', '-kernel', kernel, '-initrd', ramdisk],
-    ...['-append', `console=ttyS0 earlyprintk=serial,ttyS0,115200 ${WORDS}`],
-  ]);
+function tcg(model: string): Peer {
+  return {
+    system: 'tcg',
+    variant: model,
+    boot: ({ kernel, ramdisk }) =>
+      new System('qemu-system-x86_64', [
+        ...[
+          '-accel',
+          'tcg',
+          '-cpu',
+          model,
+          '-m',
+          `${MEMORY}`,
+          '-nodefaults',
+          '-no-user-config',
+          '-no-reboot',
+        ],
+        ...['-display', 'none', '-serial', 'stdio', '-kernel', kernel, '-initrd', ramdisk],
+        ...['-append', `console=ttyS0 earlyprintk=serial,ttyS0,115200 ${WORDS}`],
+      ]),
+  };
+}
 
-/** What can be booted on this machine. */
-export function bootable(): Map<SystemName, Boot> {
-  const systems = new Map<SystemName, Boot>([['ours', ours]]);
-  if (spawnSync('qemu-system-x86_64', ['--version']).status === 0) systems.set('tcg', tcg);
-  return systems;
+const PEERS: readonly Peer[] = [
+  { system: 'native', variant: '', boot: null },
+  ours('ours', []),
+  ours('interpreter', ['--no-translator']),
+  tcg('qemu64'),
+  tcg('max'),
+];
+
+/** Does this build keep translations on disk? */
+export function keepsTranslations(): boolean {
+  return spawnSync(process.execPath, [XENOLITH, '--help'], { encoding: 'utf8' }).stdout.includes(
+    '--translations',
+  );
+}
+
+function installed(program: string): boolean {
+  return spawnSync(program, ['--version']).status === 0;
+}
+
+/** What of the wanted systems is on this machine, and what to say about the rest. */
+export function available(wanted: ReadonlySet<SystemName>): { peers: Peer[]; notes: string[] } {
+  const notes: string[] = [];
+  const missing = new Set<SystemName>();
+  if (wanted.has('tcg') && !installed('qemu-system-x86_64')) {
+    missing.add('tcg');
+    notes.push('qemu-system-x86_64 (package qemu-system-x86) is not installed: no comparison with TCG');
+  }
+  return { peers: PEERS.filter(({ system }) => wanted.has(system) && !missing.has(system)), notes };
 }
 
 /** Waits until the shell has answered a line; gives that moment, in ms of performance.now(). */
 export async function untilShell(system: System, name: SystemName): Promise<number> {
   // Init in the guest says when it takes lines (guests/initramfs/etc/session). xenolith waits for that by itself, and
   // takes it out of the output.
-  if (name !== 'ours') await system.see(/xenolith;ready/);
+  if (name !== 'ours' && name !== 'interpreter') await system.see(/xenolith;ready/);
   system.type('echo a-$((6*7))\n');
   await system.see(/a-42/);
   return performance.now();

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { median, Samples, table } from '../bench/report.ts';
+import { means, median, Samples, table } from '../bench/report.ts';
 
 describe('the bench report', () => {
   it('takes medians', () => {
@@ -21,15 +21,42 @@ describe('the bench report', () => {
     ]);
   });
 
-  it('prints ours beside its peers, with ratios', () => {
-    const rows = [
-      { name: 'a', group: 'g', unit: 's', ours: 9, native: null, tcg: 6, uml: null },
-      { name: 'long name', group: 'g', unit: 'MiB', ours: 0.1234, native: null, tcg: null, uml: null },
-    ];
+  it('takes the better of the variants of a system', () => {
+    const samples = new Samples('cpu');
+    for (const value of [4, 5, 9]) samples.add('loop', 'ns', 'tcg', value, 'small');
+    for (const value of [3, 6, 20]) samples.add('loop', 'ns', 'tcg', value, 'large');
+    samples.add('loop', 'ns', 'interpreter', 7);
+    expect(samples.result).toEqual([
+      {
+        ...{ name: 'loop', group: 'cpu', unit: 'ns' },
+        ...{ ours: null, native: null, tcg: 5, uml: null, interpreter: 7 },
+      },
+    ]);
+  });
+
+  const rows = [
+    { name: 'a', group: 'g', unit: 's', ours: 9, native: null, tcg: 6, uml: null },
+    { name: 'long name', group: 'g', unit: 'MiB', ours: 0.1234, native: null, tcg: null, uml: null },
+    { name: 'b', group: 'h', unit: 'ns', ours: 2, native: 1, tcg: 400, uml: null },
+    { name: 'c', group: 'h', unit: 'ns', ours: 1, native: 2, tcg: 8, uml: null },
+  ];
+
+  it('prints ours beside its peers, and how many times better it is', () => {
     expect(table(rows).split('\n')).toEqual([
-      '              unit   ours   tcg  ours/tcg',
-      'g: a          s      9.00  6.00     1.50x',
-      'g: long name  MiB   0.123     -         -',
+      '              unit   ours  native   tcg  vs native  vs tcg',
+      'g: a          s      9.00       -  6.00          -   0.667',
+      'g: long name  MiB   0.123       -     -          -       -',
+      'h: b          ns     2.00    1.00   400      0.500     200',
+      'h: c          ns     1.00    2.00  8.00       2.00    8.00',
+      '',
+    ]);
+  });
+
+  it('takes geometric means of a group', () => {
+    expect(means(rows, ['h', 'none', 'g']).split('\n')).toEqual([
+      'geometric mean  vs native  vs tcg',
+      'h                    1.00    40.0',
+      'g                       -   0.667',
       '',
     ]);
   });
