@@ -124,6 +124,16 @@ export class Profiler {
     this.take();
   }
 
+  /** Forgets what was seen so far. */
+  clear(): void {
+    this.domains.clear();
+    this.idle = 0;
+    this.machine = 0;
+    this.samples = 0;
+    this.elapsed = 0;
+    this.compiler = null;
+  }
+
   private take(): void {
     const now = performance.now();
     const time = (now - this.last) / 1000;

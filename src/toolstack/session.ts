@@ -56,7 +56,7 @@ export class Session {
     this.stop(status);
   }
 
-  /** One line of numbers about the running domain. */
+  /** One line of numbers about the running domain; with --profile also the profile since it was last printed. */
   async statistics(): Promise<void> {
     const { machine, domain } = this;
     if (!machine || !domain) return;
@@ -68,6 +68,8 @@ export class Session {
       `domain ${domain.id}: ${instructions} instructions, ${(info.cpuTimeNs / 1e9).toFixed(3)} s of CPU, ` +
         `${(info.totalPages * 4) / 1024} MiB`,
     );
+    this.printProfile();
+    this.profiler?.clear();
   }
 
   /** Runs until the domain is gone. @returns the exit status */
@@ -90,7 +92,7 @@ export class Session {
     if (profiler === null) return;
     const symbols = this.symbols();
     const table = formatProfile(profiler.report(), symbols && ((address) => symbols.name(address)));
-    process.stderr.write(`${table}\n`);
+    this.host.say(table.replaceAll('\n', this.host.terminal.newline));
   }
 
   private async boot(): Promise<number> {
