@@ -439,6 +439,12 @@ export const v128 = {
   i8x16_extract_u: (a: V128, lane: number): I32 => new Op('i32', [...simd(0x16), lane], [a]),
   i32x4_replace: (a: V128, lane: number, b: I32Like): V128 =>
     new Op('v128', [...simd(0x1c), lane], [a, asI32(b)]),
+  i8x16_replace: (a: V128, lane: number, b: I32Like): V128 =>
+    new Op('v128', [...simd(0x17), lane], [a, asI32(b)]),
+  f32x4_extract: (a: V128, lane: number): F32 => new Op('f32', [...simd(0x1f), lane], [a]),
+  f32x4_replace: (a: V128, lane: number, b: F32): V128 => new Op('v128', [...simd(0x20), lane], [a, b]),
+  f64x2_extract: (a: V128, lane: number): F64 => new Op('f64', [...simd(0x21), lane], [a]),
+  f64x2_replace: (a: V128, lane: number, b: F64): V128 => new Op('v128', [...simd(0x22), lane], [a, b]),
   i8x16_shr_s: vshift(0x6c),
   i64x2_neg: v1(0xc1),
   f32x4_splat: (a: F32): V128 => new Op('v128', simd(0x13), [a]),

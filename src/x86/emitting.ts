@@ -19,6 +19,7 @@ import {
 } from '../wasm/index.ts';
 import { type Form, formBits } from './isa/form.ts';
 import type { HostFunctions, Semantics } from './isa/semantics.ts';
+import type { SseSemantics } from './isa/sse-semantics.ts';
 import { notCanonical } from './mmu.ts';
 import { CPU, VECTOR } from './state.ts';
 
@@ -39,6 +40,7 @@ export abstract class EmittingSemantics implements Semantics {
   readonly cpu: Local<'i32'>;
   readonly memory: boolean;
   abstract readonly host: HostFunctions;
+  abstract readonly sse: SseSemantics;
   protected readonly pointers = new Map<number, Local<'i32'>>();
   private readonly core: CoreFunctions;
 

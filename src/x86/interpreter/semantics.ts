@@ -26,6 +26,7 @@ import { emitLookup, type Mmu } from '../mmu.ts';
 import { RECORD, RECORD_ADDRESS32 } from '../records.ts';
 import { CPU, Exit, FLAG } from '../state.ts';
 import type { HostImports } from './host.ts';
+import { SlotSse } from './sse.ts';
 
 /** Where control goes after a handler; the interpreter's loop and an outlined handler differ here. */
 export interface Continuations {
@@ -48,6 +49,7 @@ export interface Environment {
 
 export class InterpreterSemantics extends EmittingSemantics {
   readonly host: HostFunctions;
+  readonly sse = new SlotSse(this);
   private readonly rec: Local<'i32'>;
   private readonly tlb: I32;
   private readonly env: Environment;

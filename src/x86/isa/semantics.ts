@@ -10,6 +10,7 @@
  */
 import type { Func, I32, I32Like, I64, V128 } from '../../wasm/index.ts';
 import type { Form } from './form.ts';
+import type { SseSemantics } from './sse-semantics.ts';
 
 export interface Semantics {
   /** Where statements go. */
@@ -102,6 +103,8 @@ export interface Semantics {
   exit(reason: number): void;
   /** A slow path's verdict: 0 to go on, else the vector to raise, its error code in bits 8 and up. */
   raiseVector(vector: I32): void;
+  /** What SSE has for itself. */
+  readonly sse: SseSemantics;
   /** Functions of the host for what is not emitted. */
   readonly host: HostFunctions;
   /** Repeat this instruction (it has saved its progress): rip stays. */

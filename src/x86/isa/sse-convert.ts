@@ -1,47 +1,57 @@
 /** Conversions between integers, single and double precision (see sse-real.ts for when WebAssembly may answer). */
-import { type Expr, f32, f64, type I32, type I64, i32, i64, type ValType, v128 } from '../../wasm/index.ts';
+import {
+  type Expr,
+  f32,
+  f64,
+  type I32,
+  type I64,
+  i32,
+  i64,
+  type V128,
+  type ValType,
+  v128,
+} from '../../wasm/index.ts';
 import { SSE_FLOAT } from '../fpu/sse-ops.ts';
-import { CPU } from '../state.ts';
 import type { Definition } from './definition.ts';
 import { enterMmx, fillWritten, pendingException } from './mmx.ts';
 import type { Semantics } from './semantics.ts';
 import { pointers, sse } from './sse-definition.ts';
-import { ordinary, PD, PS, plain, type Real, SD, SS } from './sse-real.ts';
+import { isInfinite, isZero, ordinary, PD, PS, type Real, SD, SS, unknown } from './sse-real.ts';
+import { PLAIN } from './sse-semantics.ts';
+import { dwords, vector } from './sse-vector.ts';
 
-const byHost = (c: Semantics, op: number, dst: I32, src: I32): void =>
-  c.raiseVector(c.host.sseFloat(op, dst, src, 0));
-
-const SINGLE_LEAST = 2 ** -126;
 const SINGLE_MOST = (2 - 2 ** -23) * 2 ** 127;
 
-/** The double as a single is zero or normal: it can be inexact but neither tiny nor too large. */
+/** The double as a single is zero, normal or infinite: it can be inexact but neither tiny nor too large. */
 function fitsSingle<T extends ValType, B extends ValType>(real: Real<T, B>, a: Expr<T>): Expr<B> {
   const magnitude = real.abs(a);
   const within = real.and(
-    real.le(real.constant(SINGLE_LEAST), magnitude),
+    real.le(real.constant(SS.least), magnitude),
     real.le(magnitude, real.constant(SINGLE_MOST)),
   );
-  return real.or(within, real.eq(a, real.constant(0)));
+  return real.or(within, real.or(isZero(real, a), isInfinite(real, a)));
 }
 
 /** Whether |value| < limit, for a limit that is a power of two. */
 const magnitudeBelow = (value: I64, limit: bigint): I32 => i64.lt_u(i64.add(value, limit), 2n * limit);
 
+const yes = i32.const(1);
+
 /** CVTSI2SS, CVTSI2SD: an integer that the significand holds is exact. */
 const fromInteger = (double: boolean) => (c: Semantics) => {
-  const { f, cpu } = c;
-  const value = f.let(c.get(1));
-  const dst = f.let(c.pointer(0, true));
-  const convert = () => f.store(dst, double ? f64.convert_i64(value) : f32.convert_i64(value));
+  const value = c.f.let(c.get(1));
+  const done = () => {
+    if (double) c.sse.setF64(0, f64.convert_i64(value));
+    else c.sse.setF32(0, f32.convert_i64(value));
+    c.sse.learn(0, double ? 'SD' : 'SS');
+  };
   if (double && c.size === 32) {
-    convert();
+    done();
     return;
   }
-  f.if(i32.or(plain(c), magnitudeBelow(value, double ? 1n << 53n : 1n << 24n)), convert, () => {
-    f.store(cpu, value, CPU.temp);
-    const op = double ? SSE_FLOAT.cvtsi2sd64 : c.size === 64 ? SSE_FLOAT.cvtsi2ss64 : SSE_FLOAT.cvtsi2ss32;
-    byHost(c, op, dst, i32.add(cpu, CPU.temp));
-  });
+  const op = double ? SSE_FLOAT.cvtsi2sd64 : c.size === 64 ? SSE_FLOAT.cvtsi2ss64 : SSE_FLOAT.cvtsi2ss32;
+  const exact = magnitudeBelow(value, double ? 1n << 53n : 1n << 24n);
+  c.sse.attempt({ usual: [c.sse.plain()], stands: yes, exact }, { op, source: value }, done);
 };
 
 /** CVTxx2SI, CVTTxx2SI: what is whole is exact in every rounding mode. */
@@ -53,48 +63,38 @@ const toInteger =
     op: number,
   ) =>
   (c: Semantics) => {
-    const { f, cpu } = c;
-    const src = f.let(c.pointer(1, false));
-    const a = f.let(real.load(src));
-    const whole = f.let(real.integral[truncate ? 3 : 0]!(a));
-    const result = f.local('i64');
+    const a = real.get(c, 1);
+    const whole = truncate ? a : c.f.let(real.integral[0]!(a));
     const inRange = real.lt(real.abs(whole), real.constant(c.size === 64 ? 2 ** 63 : 2 ** 31));
-    f.if(
-      i32.and(inRange, i32.or(real.eq(whole, a), plain(c))),
-      () => f.set(result, toI64(whole)),
-      () => {
-        byHost(c, op + (c.size === 64 ? 1 : 0), i32.add(cpu, CPU.temp), src);
-        f.set(result, i64.load(cpu, CPU.temp));
+    c.sse.attempt(
+      {
+        usual: [inRange, c.sse.plain()],
+        stands: inRange,
+        exact: real.eq(truncate ? real.integral[3]!(a) : whole, a),
       },
+      { op: op + (c.size === 64 ? 1 : 0), into: 'general' },
+      () => c.set(0, toI64(whole)),
     );
-    c.set(0, result);
   };
 
-const toInteger32 = (truncate: boolean, op: number) => (c: Semantics) => {
-  const { f } = c;
-  const { dst, src } = pointers(c);
-  const a = f.let(v128.load(src));
-  const whole = f.let(PS.integral[truncate ? 3 : 0]!(a));
-  const inRange = PS.lt(PS.abs(whole), PS.constant(2 ** 31));
-  f.if(
-    i32.and(plain(c), PS.all(inRange)),
-    () => f.store(dst, v128.i32x4_trunc_sat_f32x4_s(whole)),
-    () => byHost(c, op, dst, src),
-  );
-};
+/** CVTPS2DQ, CVTPD2DQ and their truncating kin. */
+const toIntegers =
+  (real: Real<'v128', 'v128'>, convert: (a: V128) => V128, truncate: boolean, op: number) =>
+  (c: Semantics) => {
+    const a = real.get(c, 1);
+    const whole = c.f.let(real.integral[truncate ? 3 : 0]!(a));
+    const inRange = real.all(real.lt(real.abs(whole), real.constant(2 ** 31)));
+    c.sse.attempt(
+      { usual: [c.sse.plain(), inRange], stands: inRange, exact: real.all(real.eq(whole, a)) },
+      { op },
+      () => c.setV(0, convert(whole)),
+    );
+  };
 
-const toInteger64 = (truncate: boolean, op: number) => (c: Semantics) => {
-  const { f } = c;
-  const { dst, src } = pointers(c);
-  const a = f.let(v128.load(src));
-  const whole = f.let(PD.integral[truncate ? 3 : 0]!(a));
-  const inRange = PD.lt(PD.abs(whole), PD.constant(2 ** 31));
-  f.if(
-    i32.and(plain(c), PD.all(inRange)),
-    () => f.store(dst, v128.i32x4_trunc_sat_f64x2_s_zero(whole)),
-    () => byHost(c, op, dst, src),
-  );
-};
+const toInteger32 = (truncate: boolean, op: number) =>
+  toIntegers(PS, v128.i32x4_trunc_sat_f32x4_s, truncate, op);
+const toInteger64 = (truncate: boolean, op: number) =>
+  toIntegers(PD, v128.i32x4_trunc_sat_f64x2_s_zero, truncate, op);
 
 /**
  * To or from an MMX register; from memory to XMM it has nothing to do with MMX. An unmasked exception finds the
@@ -106,7 +106,8 @@ const mmx = (name: string, code: string, operandText: string, op: number): Defin
     if (registers) pendingException(c);
     const { dst, src } = pointers(c);
     if (registers) enterMmx(c);
-    byHost(c, op, dst, src);
+    c.raiseVector(c.host.sseFloat(op, dst, src, 0));
+    c.commit(0);
     fillWritten(c);
   });
 
@@ -119,54 +120,66 @@ export const sseConvert: Definition[] = [
   sse('CVTSD2SI', 'F2 0F 2D /r', 'Gy=,Wq', toInteger(SD, f64.to_i64, false, SSE_FLOAT.cvtsd2si32)),
 
   sse('CVTSS2SD', 'F3 0F 5A /r', 'Vq=,Wd', (c) => {
-    const { f } = c;
-    const { dst, src } = pointers(c);
-    const a = f.let(f32.load(src));
-    f.if(
-      ordinary(SS, a),
-      () => f.store(dst, f64.promote(a)),
-      () => byHost(c, SSE_FLOAT.cvtss2sd, dst, src),
+    const a = SS.get(c, 1);
+    const operands = unknown(c, 'SS', [[1, a]]);
+    c.sse.attempt(
+      {
+        usual: operands.flatMap((value) => SS.usual([], value, i32.const(PLAIN))),
+        stands: ordinary(SS, a),
+      },
+      { op: SSE_FLOAT.cvtss2sd },
+      () => {
+        c.sse.setF64(0, f64.promote(a));
+        c.sse.learn(0, 'SD');
+      },
     );
   }),
   sse('CVTSD2SS', 'F2 0F 5A /r', 'Vd=,Wq', (c) => {
-    const { f } = c;
-    const { dst, src } = pointers(c);
-    const a = f.let(f64.load(src));
-    f.if(
-      i32.and(plain(c), fitsSingle(SD, a)),
-      () => f.store(dst, f32.demote(a)),
-      () => byHost(c, SSE_FLOAT.cvtsd2ss, dst, src),
+    const a = SD.get(c, 1);
+    const r = c.f.let(f32.demote(a));
+    c.sse.attempt(
+      { usual: SS.usual([], r, c.sse.plain()), stands: fitsSingle(SD, a), exact: SD.eq(f64.promote(r), a) },
+      { op: SSE_FLOAT.cvtsd2ss },
+      () => {
+        c.sse.setF32(0, r);
+        c.sse.learn(0, 'SS');
+      },
     );
   }),
   sse('CVTPS2PD', 'NP 0F 5A /r', 'Vx=,Wq', (c) => {
-    const { f } = c;
-    const { dst, src } = pointers(c);
-    const a = f.let(v128.load64_zero(src));
-    f.if(
-      PS.all(ordinary(PS, a)),
-      () => f.store(dst, v128.f64x2_promote_low_f32x4(a)),
-      () => byHost(c, SSE_FLOAT.cvtps2pd, dst, src),
-    );
+    const a = PS.get(c, 1);
+    const stands = PS.all(ordinary(PS, a));
+    c.sse.attempt({ usual: [stands], stands }, { op: SSE_FLOAT.cvtps2pd }, () => {
+      c.setV(0, v128.f64x2_promote_low_f32x4(a));
+      c.sse.learn(0, 'PD');
+    });
   }),
   sse('CVTPD2PS', '66 0F 5A /r', 'Vx=,Wx', (c) => {
-    const { f } = c;
-    const { dst, src } = pointers(c);
-    const a = f.let(v128.load(src));
-    f.if(
-      i32.and(plain(c), PD.all(fitsSingle(PD, a))),
-      () => f.store(dst, v128.f32x4_demote_f64x2_zero(a)),
-      () => byHost(c, SSE_FLOAT.cvtpd2ps, dst, src),
-    );
+    const a = PD.get(c, 1);
+    const r = c.f.let(v128.f32x4_demote_f64x2_zero(a));
+    const stands = PD.all(fitsSingle(PD, a));
+    const exact = PD.all(PD.eq(v128.f64x2_promote_low_f32x4(r), a));
+    c.sse.attempt({ usual: [c.sse.plain(), stands], stands, exact }, { op: SSE_FLOAT.cvtpd2ps }, () => {
+      c.setV(0, r);
+      c.sse.learn(0, 'PS');
+    });
   }),
 
-  sse('CVTDQ2PD', 'F3 0F E6 /r', 'Vx=,Wq', (c) => c.setV(0, v128.f64x2_convert_low_i32x4_s(c.getV(1)))),
+  sse('CVTDQ2PD', 'F3 0F E6 /r', 'Vx=,Wq', (c) => {
+    c.setV(0, v128.f64x2_convert_low_i32x4_s(c.getV(1)));
+    c.sse.learn(0, 'PD');
+  }),
   sse('CVTDQ2PS', 'NP 0F 5B /r', 'Vx=,Wx', (c) => {
-    const { f } = c;
-    const { dst, src } = pointers(c);
-    f.if(
-      plain(c),
-      () => f.store(dst, v128.f32x4_convert_i32x4_s(v128.load(src))),
-      () => byHost(c, SSE_FLOAT.cvtdq2ps, dst, src),
+    const a = vector(c, 1);
+    const biased = v128.i32x4_add(a, dwords(1 << 24));
+    const small = v128.i32x4_eq(v128.i32x4_min_u(biased, dwords(2 ** 25 - 1)), biased);
+    c.sse.attempt(
+      { usual: [c.sse.plain()], stands: yes, exact: v128.i32x4_all_true(small) },
+      { op: SSE_FLOAT.cvtdq2ps },
+      () => {
+        c.setV(0, v128.f32x4_convert_i32x4_s(a));
+        c.sse.learn(0, 'PS');
+      },
     );
   }),
   sse('CVTPS2DQ', '66 0F 5B /r', 'Vx=,Wx', toInteger32(false, SSE_FLOAT.cvtps2dq)),

@@ -13,11 +13,14 @@ export function sse(
   return { name, code, operands, fpu: true, ...more, exec };
 }
 
-/** Linear addresses of destination (operand 0, a register) and source (operand 1); the source, which may fault, first. */
+/**
+ * Linear addresses of destination (operand 0, a register) and source (operand 1); the source, which may fault, first.
+ * To be followed by `commit(0)`.
+ */
 export function pointers(c: Semantics): { dst: I32; src: I32 } {
   const src = c.f.let(c.pointer(1, false));
   return { dst: c.f.let(c.pointer(0, true)), src };
 }
 
 /** All of operand 1 to operand 0. */
-export const move = (c: Semantics): void => c.setV(0, c.getV(1));
+export const move = (c: Semantics): void => c.sse.move();

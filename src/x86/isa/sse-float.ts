@@ -1,27 +1,23 @@
 /** SSE floating-point arithmetic and comparison: fast paths in WebAssembly, the rest by the host (see sse-real.ts). */
-import { type Expr, type I32, i32, select, type V128, type ValType, v128 } from '../../wasm/index.ts';
+import { type Expr, type I32, i32, select, type ValType, v128 } from '../../wasm/index.ts';
 import { SSE_FLOAT } from '../fpu/sse-ops.ts';
-import { CPU, STATUS_FLAGS } from '../state.ts';
 import type { Definition } from './definition.ts';
 import type { Semantics } from './semantics.ts';
 import { pointers, sse } from './sse-definition.ts';
-import { finite, notTiny, ordinary, PD, PS, plain, type Real, SD, SS } from './sse-real.ts';
+import { isInfinite, isZero, ordinary, PD, PS, type Real, SD, SS, unknown, within } from './sse-real.ts';
+import { type HostOperation, PLAIN } from './sse-semantics.ts';
 import { byLanes, dwords, type Immediate, immediate, quads } from './sse-vector.ts';
 
 /** All of it by the host. */
-const slow = (op: number) => (c: Semantics) => {
+const slow = (op: number, hasImmediate: boolean) => (c: Semantics) => {
   const { dst, src } = pointers(c);
-  c.raiseVector(c.host.sseFloat(op, dst, src, 0));
-};
-
-const slowImmediate = (op: number) => (c: Semantics) => {
-  const { dst, src } = pointers(c);
-  c.raiseVector(c.host.sseFloat(op, dst, src, immediate(c).value));
+  c.raiseVector(c.host.sseFloat(op, dst, src, hasImmediate ? immediate(c).value : 0));
+  c.commit(0);
 };
 
 type Kind = 'add' | 'sub' | 'mul' | 'div';
 
-/** Whether r is what SSE delivers, without a flag that is not set yet. */
+/** Whether r is what SSE delivers, for all but #P. */
 function arithmeticStands<T extends ValType, B extends ValType>(
   real: Real<T, B>,
   kind: Kind,
@@ -29,106 +25,182 @@ function arithmeticStands<T extends ValType, B extends ValType>(
   b: Expr<T>,
   r: Expr<T>,
 ): Expr<B> {
-  const common = real.and(real.and(ordinary(real, a), ordinary(real, b)), finite(real, r));
-  // A sum that is tiny is exact.
-  if (kind === 'add' || kind === 'sub') return common;
-  const zero = real.constant(0);
-  const exactZero = kind === 'mul' ? real.or(real.eq(a, zero), real.eq(b, zero)) : real.eq(a, zero);
-  return real.and(common, real.or(notTiny(real, r), exactZero));
+  const operands = real.and(ordinary(real, a), ordinary(real, b));
+  const infinite = real.or(isInfinite(real, a), isInfinite(real, b));
+  if (kind === 'add' || kind === 'sub') {
+    // A sum that is tiny is exact, but it may be denormal and then flushed to zero.
+    const zero = isZero(real, r);
+    const special = real.or(zero, real.and(infinite, real.eq(r, r)));
+    return real.and(operands, real.or(within(real, r), special));
+  }
+  const zero = kind === 'mul' ? real.or(isZero(real, a), isZero(real, b)) : isZero(real, a);
+  const special = real.and(real.or(zero, infinite), real.eq(r, r));
+  return real.and(operands, real.or(within(real, r), special));
+}
+
+/** Whether r is exact; may say no where it cannot tell. Operands and result are ordinary. */
+function arithmeticExact<T extends ValType, B extends ValType>(
+  real: Real<T, B>,
+  kind: Kind,
+  a: Expr<T>,
+  b: Expr<T>,
+  r: Expr<T>,
+): Expr<B> {
+  if (kind === 'mul') return real.productExact(a, b, r);
+  if (kind === 'div') return real.productExact(r, b, a);
+  // Knuth's sum without error: what of a and of b is not in r. None of both is missing, or one makes up for the other.
+  const part = real.sub(r, a);
+  const missingA = real.sub(a, real.sub(r, part));
+  return kind === 'add'
+    ? isZero(real, real.add(missingA, real.sub(b, part)))
+    : isZero(real, real.sub(missingA, real.add(b, part)));
 }
 
 const arithmetic =
   <T extends ValType, B extends ValType>(real: Real<T, B>, kind: Kind) =>
   (c: Semantics) => {
-    const { f } = c;
-    const { dst, src } = pointers(c);
-    const a = f.let(real.load(dst));
-    const b = f.let(real.load(src));
-    const r = f.let(real[kind](a, b));
-    f.if(
-      i32.and(plain(c), real.all(arithmeticStands(real, kind, a, b, r))),
-      () => f.store(dst, r),
-      () => c.raiseVector(c.host.sseFloat(SSE_FLOAT[`${kind}ss`] + real.shape, dst, src, 0)),
+    const b = real.get(c, 1);
+    const a = real.get(c, 0);
+    const r = c.f.let(real[kind](a, b));
+    c.sse.attempt(
+      {
+        usual: real.usual(
+          unknown(c, real.suffix, [
+            [0, a],
+            [1, b],
+          ]),
+          r,
+          c.sse.plain(),
+        ),
+        stands: real.all(arithmeticStands(real, kind, a, b, r)),
+        exact: real.all(arithmeticExact(real, kind, a, b, r)),
+      },
+      { op: SSE_FLOAT[`${kind}ss`] + real.shape },
+      () => {
+        real.set(c, r);
+        c.sse.learn(1, real.suffix);
+        c.sse.learn(0, real.suffix);
+      },
     );
   };
 
 const squareRoot =
   <T extends ValType, B extends ValType>(real: Real<T, B>) =>
   (c: Semantics) => {
-    const { f } = c;
-    const { dst, src } = pointers(c);
-    const b = f.let(real.load(src));
-    const r = f.let(real.sqrt(b));
-    // Of a negative number the root is a NaN.
-    f.if(
-      i32.and(plain(c), real.all(real.and(ordinary(real, b), finite(real, r)))),
-      () => f.store(dst, r),
-      () => c.raiseVector(c.host.sseFloat(SSE_FLOAT.sqrtss + real.shape, dst, src, 0)),
+    const b = real.get(c, 1);
+    const r = c.f.let(real.sqrt(b));
+    c.sse.attempt(
+      {
+        usual: real.usual(unknown(c, real.suffix, [[1, b]]), r, c.sse.plain()),
+        // Of a negative number the root is a NaN.
+        stands: real.all(real.and(ordinary(real, b), real.eq(r, r))),
+        exact: real.all(real.productExact(r, r, b)),
+      },
+      { op: SSE_FLOAT.sqrtss + real.shape },
+      () => {
+        real.set(c, r);
+        c.sse.learn(1, real.suffix);
+        c.sse.learn(0, real.suffix);
+      },
     );
   };
 
-/** MIN and MAX: the second operand unless the first is less (greater). Exact, so MXCSR does not matter. */
+/** An operation on two numbers that only have to be ordinary: exact, so MXCSR does not matter. */
+function selecting<T extends ValType, B extends ValType>(
+  c: Semantics,
+  real: Real<T, B>,
+  host: HostOperation,
+  done: (a: Expr<T>, b: Expr<T>) => void,
+): void {
+  const b = real.get(c, 1);
+  const a = real.get(c, 0);
+  const operands = unknown(c, real.suffix, [
+    [0, a],
+    [1, b],
+  ]);
+  c.sse.attempt(
+    {
+      usual: operands.flatMap((value) => real.usual([], value, i32.const(PLAIN))),
+      stands: real.all(
+        operands.map((value) => ordinary(real, value)).reduce(real.and, real.every(i32.const(1))),
+      ),
+    },
+    host,
+    () => done(a, b),
+  );
+}
+
+/** MIN and MAX: the second operand unless the first is less (greater). */
 const extreme =
   <T extends ValType, B extends ValType>(real: Real<T, B>, kind: 'min' | 'max') =>
-  (c: Semantics) => {
-    const { f } = c;
-    const { dst, src } = pointers(c);
-    const a = f.let(real.load(dst));
-    const b = f.let(real.load(src));
-    f.if(
-      real.all(real.and(ordinary(real, a), ordinary(real, b))),
-      () => f.store(dst, real.select(kind === 'min' ? real.lt(a, b) : real.lt(b, a), a, b)),
-      () => c.raiseVector(c.host.sseFloat(SSE_FLOAT[`${kind}ss`] + real.shape, dst, src, 0)),
-    );
-  };
+  (c: Semantics) =>
+    selecting(c, real, { op: SSE_FLOAT[`${kind}ss`] + real.shape }, (a, b) => {
+      real.set(c, real.select(kind === 'min' ? real.lt(a, b) : real.lt(b, a), a, b));
+      c.sse.learn(1, real.suffix);
+      c.sse.learn(0, real.suffix);
+    });
 
 /** The predicate (bits 2:0) on two ordered operands: 0 equal, 1 less, 2 less or equal, 3 unordered; 4..7 negated. */
 function predicate<T extends ValType, B extends ValType>(
   real: Real<T, B>,
-  imm: I32,
+  { value, known }: Immediate,
   a: Expr<T>,
   b: Expr<T>,
 ): Expr<B> {
+  if (known !== undefined) {
+    const holds = [real.eq, real.lt, real.le, () => real.every(i32.const(0))][known & 3]!(a, b);
+    return known & 4 ? real.xor(holds, real.every(i32.const(1))) : holds;
+  }
   const bitOf = (n: I32) => real.every(i32.and(n, 1));
-  const equal = real.and(real.eq(a, b), bitOf(i32.xor(imm, 1)));
-  const less = real.and(real.lt(a, b), bitOf(i32.xor(imm, i32.shr_u(imm, 1))));
-  return real.xor(real.or(equal, less), bitOf(i32.shr_u(imm, 2)));
+  const equal = real.and(real.eq(a, b), bitOf(i32.xor(value, 1)));
+  const less = real.and(real.lt(a, b), bitOf(i32.xor(value, i32.shr_u(value, 1))));
+  return real.xor(real.or(equal, less), bitOf(i32.shr_u(value, 2)));
 }
 
 const compare =
   <T extends ValType, B extends ValType>(real: Real<T, B>) =>
   (c: Semantics) => {
-    const { f } = c;
-    const { dst, src } = pointers(c);
-    const imm = immediate(c).value;
-    const a = f.let(real.load(dst));
-    const b = f.let(real.load(src));
-    f.if(
-      real.all(real.and(ordinary(real, a), ordinary(real, b))),
-      () => f.store(dst, real.mask(predicate(real, imm, a, b))),
-      () => c.raiseVector(c.host.sseFloat(SSE_FLOAT.cmpss + real.shape, dst, src, imm)),
+    const imm = immediate(c);
+    selecting(c, real, { op: SSE_FLOAT.cmpss + real.shape, imm: imm.value }, (a, b) =>
+      real.setMask(c, predicate(real, imm, a, b)),
     );
   };
 
+/** COMISS and COMISD; UCOMISS and UCOMISD (quiet), for which an unordered pair is nothing special. */
 const compareFlags =
-  <T extends ValType>(real: Real<T, 'i32'>, op: number) =>
+  <T extends 'f32' | 'f64'>(real: Real<T, 'i32'>, op: number, quiet: boolean) =>
   (c: Semantics) => {
-    const { f, cpu } = c;
-    const src = f.let(c.pointer(1, false));
-    const a = f.let(real.load(c.pointer(0, false)));
-    const b = f.let(real.load(src));
-    const flags = f.local('i32');
-    f.if(
-      i32.and(ordinary(real, a), ordinary(real, b)),
-      () => f.set(flags, i32.or(i32.shl(real.eq(a, b), 6), real.lt(a, b))),
+    const b = real.get(c, 1);
+    const a = real.get(c, 0);
+    const operands = unknown(c, real.suffix, [
+      [0, a],
+      [1, b],
+    ]);
+    const ordered = operands.length === 0 || !quiet;
+    const fine = (value: Expr<T>) =>
+      quiet ? i32.or(ordinary(real, value), real.quietNan(value)) : ordinary(real, value);
+    c.sse.attempt(
+      {
+        usual: operands.flatMap((value) => real.usual([], value, i32.const(PLAIN))),
+        stands: operands.map(fine).reduce(i32.and, i32.const(1)),
+      },
+      { op, into: 'flags' },
       () => {
-        // The flags come back in the place of the first operand.
-        f.store(cpu, a, CPU.temp);
-        c.raiseVector(c.host.sseFloat(op, i32.add(cpu, CPU.temp), src, 0));
-        f.set(flags, i32.load(cpu, CPU.temp));
+        c.sse.compared(
+          ordered
+            ? { below: real.lt(a, b), equal: real.eq(a, b), notAbove: real.le(a, b), unordered: null }
+            : {
+                below: i32.eqz(real.le(b, a)),
+                equal: i32.eqz(i32.or(real.lt(a, b), real.lt(b, a))),
+                notAbove: i32.eqz(real.lt(b, a)),
+                unordered: i32.eqz(i32.or(real.le(a, b), real.lt(b, a))),
+              },
+        );
+        if (quiet) return;
+        c.sse.learn(1, real.suffix);
+        c.sse.learn(0, real.suffix);
       },
     );
-    c.setFlags(flags, STATUS_FLAGS);
   };
 
 function roundBy<T extends ValType, B extends ValType>(
@@ -148,23 +220,33 @@ function roundBy<T extends ValType, B extends ValType>(
 const round =
   <T extends ValType, B extends ValType>(real: Real<T, B>) =>
   (c: Semantics) => {
-    const { f } = c;
-    const { dst, src } = pointers(c);
     const imm = immediate(c);
-    const b = f.let(real.load(src));
-    f.if(
-      i32.and(plain(c), real.all(ordinary(real, b))),
-      () => f.store(dst, roundBy(real, imm, b)),
-      () => c.raiseVector(c.host.sseFloat(SSE_FLOAT.roundss + real.shape, dst, src, imm.value)),
+    const b = real.get(c, 1);
+    const r = c.f.let(roundBy(real, imm, b));
+    c.sse.attempt(
+      {
+        usual: real.usual([], b, c.sse.plain()),
+        stands: real.all(ordinary(real, b)),
+        exact: real.all(real.eq(r, b)),
+      },
+      { op: SSE_FLOAT.roundss + real.shape, imm: imm.value },
+      () => {
+        real.set(c, r);
+        c.sse.learn(1, real.suffix);
+        c.sse.learn(0, real.suffix);
+      },
     );
   };
 
 /** HADD, HSUB, ADDSUB: sums of lanes that first have to be brought together. */
 const rearranged = (real: Real<'v128', 'v128'>, kind: 'hadd' | 'hsub' | 'addsub') => (c: Semantics) => {
   const { f } = c;
-  const { dst, src } = pointers(c);
-  let a: V128 = f.let(v128.load(dst));
-  let b: V128 = f.let(v128.load(src));
+  let b = real.get(c, 1);
+  let a = real.get(c, 0);
+  const operands = unknown(c, real.suffix, [
+    [0, a],
+    [1, b],
+  ]);
   if (kind !== 'addsub') {
     const [even, odd] =
       real === PS ? [byLanes(4, 0, 2, 4, 6), byLanes(4, 1, 3, 5, 7)] : [byLanes(8, 0, 2), byLanes(8, 1, 3)];
@@ -178,10 +260,23 @@ const rearranged = (real: Real<'v128', 'v128'>, kind: 'hadd' | 'hsub' | 'addsub'
         ? real.sub(a, b)
         : v128.bitselect(real.sub(a, b), real.add(a, b), evens),
   );
-  f.if(
-    i32.and(plain(c), real.all(arithmeticStands(real, 'add', a, b, r))),
-    () => f.store(dst, r),
-    () => c.raiseVector(c.host.sseFloat(SSE_FLOAT[`${kind}ps`] + (real === PS ? 0 : 1), dst, src, 0)),
+  const exact = (each: Kind) => arithmeticExact(real, each, a, b, r);
+  c.sse.attempt(
+    {
+      usual: real.usual(operands, r, c.sse.plain()),
+      stands: real.all(arithmeticStands(real, 'add', a, b, r)),
+      exact: real.all(
+        kind === 'addsub'
+          ? v128.bitselect(exact('sub'), exact('add'), evens)
+          : exact(kind === 'hadd' ? 'add' : 'sub'),
+      ),
+    },
+    { op: SSE_FLOAT[`${kind}ps`] + (real === PS ? 0 : 1) },
+    () => {
+      real.set(c, r);
+      c.sse.learn(1, real.suffix);
+      c.sse.learn(0, real.suffix);
+    },
   );
 };
 
@@ -213,20 +308,20 @@ export const sseFloat: Definition[] = [
   ...shapes(SD),
   ...shapes(PS),
   ...shapes(PD),
-  sse('UCOMISS', 'NP 0F 2E /r', 'Vd,Wd', compareFlags(SS, SSE_FLOAT.ucomiss)),
-  sse('UCOMISD', '66 0F 2E /r', 'Vq,Wq', compareFlags(SD, SSE_FLOAT.ucomisd)),
-  sse('COMISS', 'NP 0F 2F /r', 'Vd,Wd', compareFlags(SS, SSE_FLOAT.comiss)),
-  sse('COMISD', '66 0F 2F /r', 'Vq,Wq', compareFlags(SD, SSE_FLOAT.comisd)),
-  sse('RSQRTPS', 'NP 0F 52 /r', 'Vx=,Wx', slow(SSE_FLOAT.rsqrtps)),
-  sse('RSQRTSS', 'F3 0F 52 /r', 'Vd=,Wd', slow(SSE_FLOAT.rsqrtss)),
-  sse('RCPPS', 'NP 0F 53 /r', 'Vx=,Wx', slow(SSE_FLOAT.rcpps)),
-  sse('RCPSS', 'F3 0F 53 /r', 'Vd=,Wd', slow(SSE_FLOAT.rcpss)),
+  sse('UCOMISS', 'NP 0F 2E /r', 'Vd,Wd', compareFlags(SS, SSE_FLOAT.ucomiss, true)),
+  sse('UCOMISD', '66 0F 2E /r', 'Vq,Wq', compareFlags(SD, SSE_FLOAT.ucomisd, true)),
+  sse('COMISS', 'NP 0F 2F /r', 'Vd,Wd', compareFlags(SS, SSE_FLOAT.comiss, false)),
+  sse('COMISD', '66 0F 2F /r', 'Vq,Wq', compareFlags(SD, SSE_FLOAT.comisd, false)),
+  sse('RSQRTPS', 'NP 0F 52 /r', 'Vx=,Wx', slow(SSE_FLOAT.rsqrtps, false)),
+  sse('RSQRTSS', 'F3 0F 52 /r', 'Vd=,Wd', slow(SSE_FLOAT.rsqrtss, false)),
+  sse('RCPPS', 'NP 0F 53 /r', 'Vx=,Wx', slow(SSE_FLOAT.rcpps, false)),
+  sse('RCPSS', 'F3 0F 53 /r', 'Vd=,Wd', slow(SSE_FLOAT.rcpss, false)),
   sse('HADDPS', 'F2 0F 7C /r', 'Vx+,Wx', rearranged(PS, 'hadd')),
   sse('HADDPD', '66 0F 7C /r', 'Vx+,Wx', rearranged(PD, 'hadd')),
   sse('HSUBPS', 'F2 0F 7D /r', 'Vx+,Wx', rearranged(PS, 'hsub')),
   sse('HSUBPD', '66 0F 7D /r', 'Vx+,Wx', rearranged(PD, 'hsub')),
   sse('ADDSUBPS', 'F2 0F D0 /r', 'Vx+,Wx', rearranged(PS, 'addsub')),
   sse('ADDSUBPD', '66 0F D0 /r', 'Vx+,Wx', rearranged(PD, 'addsub')),
-  sse('DPPS', '66 0F 3A 40 /r ib', 'Vx+,Wx,Ib', slowImmediate(SSE_FLOAT.dpps)),
-  sse('DPPD', '66 0F 3A 41 /r ib', 'Vx+,Wx,Ib', slowImmediate(SSE_FLOAT.dppd)),
+  sse('DPPS', '66 0F 3A 40 /r ib', 'Vx+,Wx,Ib', slow(SSE_FLOAT.dpps, true)),
+  sse('DPPD', '66 0F 3A 41 /r ib', 'Vx+,Wx,Ib', slow(SSE_FLOAT.dppd, true)),
 ];

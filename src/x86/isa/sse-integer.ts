@@ -1,6 +1,6 @@
 /** SSE2 .. SSE4.2 integer arithmetic on XMM registers; moves and shuffles are in files of their own. */
 import { i32, i64, type V128, v128 } from '../../wasm/index.ts';
-import { CPU, STATUS_FLAGS } from '../state.ts';
+import { STATUS_FLAGS } from '../state.ts';
 import type { Definition } from './definition.ts';
 import { maskedStore } from './mmx.ts';
 import type { Semantics } from './semantics.ts';
@@ -84,7 +84,7 @@ const slidingDifferences = (c: Semantics) => {
 
 const blendByMask = (signs: (mask: V128) => V128) => (c: Semantics) => {
   const b = vector(c, 1);
-  c.setV(0, v128.bitselect(b, c.getV(0), signs(v128.load(c.cpu, CPU.xmm))));
+  c.setV(0, v128.bitselect(b, c.getV(0), signs(c.sse.getXmm0())));
 };
 
 const blend = (bits: 16 | 32 | 64) => (c: Semantics) => {

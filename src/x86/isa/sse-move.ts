@@ -85,9 +85,7 @@ export const sseMove: Definition[] = [
   sse('MOVSD', 'F2 0F 10 /r', 'Vq+,Uq', move),
   sse('MOVSD', 'F2 0F 10 /r', 'Vx=,Mq', move, { hot: true }),
   sse('MOVSD', 'F2 0F 11 /r', 'Wq=,Vq', move, { hot: true }),
-  sse('MOVHLPS', 'NP 0F 12 /r', 'Vq=,Ux', (c) =>
-    c.f.store(c.pointer(0, true), i64.load(c.pointer(1, false), 8)),
-  ),
+  sse('MOVHLPS', 'NP 0F 12 /r', 'Vq=,Ux', fromHigh),
   sse('MOVLPS', 'NP 0F 12 /r', 'Vq=,Mq', move),
   sse('MOVLPS', 'NP 0F 13 /r', 'Mq=,Vq', move),
   sse('MOVLPD', '66 0F 12 /r', 'Vq=,Mq', move),
@@ -129,7 +127,7 @@ export const sseMove: Definition[] = [
   sse('LDMXCSR', 'NP 0F AE /2', 'Md', (c) => {
     const value = c.f.let(i32.wrap(c.getU(0)));
     c.raiseIf(i32.and(value, MXCSR_RESERVED), VECTOR.GP, 0);
-    c.f.store(c.cpu, value, CPU.mxcsr);
+    c.sse.setMxcsr(value);
   }),
   sse('STMXCSR', 'NP 0F AE /3', 'Md=', (c) => c.set(0, i64.load32u(c.cpu, CPU.mxcsr))),
 

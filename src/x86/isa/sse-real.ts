@@ -3,14 +3,20 @@
  * single and double) behind one set of names, so that a rule is written once.
  *
  * WebAssembly rounds to nearest, keeps denormals and raises no flags. So its result stands only where MXCSR asks for
- * that (see `plain`), operands are zero or normal (a denormal raises #D, a NaN has rules of its own), and the result
- * can neither overflow nor be tiny. Everything else is decided by the host's SseFloat, which knows all the rules.
+ * that, operands are zero, normal or infinite (a denormal raises #D, a NaN has rules of its own), and the result is
+ * neither rounded to infinity nor tiny: then DAZ and FTZ do not matter either. Everything else is the host's.
+ *
+ * What an attempt asks first costs a few integer operations: with the exponent at bit 5 or 3 of a word, adding 16 and
+ * looking at bits 5 to 10 (PLAIN) tells exponents in the middle of the range from those near its ends, zero among
+ * them. The precise question (`ordinary`, `within`) is asked where that says no.
  */
 import {
   type Expr,
+  type F64,
   f32,
   f64,
   type I32,
+  type I64,
   i32,
   i64,
   select,
@@ -18,20 +24,26 @@ import {
   type ValType,
   v128,
 } from '../../wasm/index.ts';
-import { CPU } from '../state.ts';
 import type { Semantics } from './semantics.ts';
+import { PLAIN, type Shape } from './sse-semantics.ts';
+import { byLanes, dwords, highHalf, quads, ZERO } from './sse-vector.ts';
 
 /** T: type of a value; B: what a comparison gives, one bit or a mask. */
 export interface Real<T extends ValType = ValType, B extends ValType = ValType> {
   /** Added to the number of the ss operation (see SSE_FLOAT). */
   readonly shape: number;
-  readonly suffix: 'SS' | 'SD' | 'PS' | 'PD';
+  readonly suffix: Shape;
   readonly prefix: 'F3' | 'F2' | 'NP' | '66';
   /** Operand size letter. */
   readonly size: 'd' | 'q' | 'x';
   /** Least normal magnitude. */
   readonly least: number;
-  load(address: I32): Expr<T>;
+  /** Operand i; packed: all of it. */
+  get(c: Semantics, i: number): Expr<T>;
+  /** Writes operand 0; lanes above the value's stay. */
+  set(c: Semantics, value: Expr<T>): void;
+  /** Writes ones to lanes that say yes, zeros to others. */
+  setMask(c: Semantics, condition: Expr<B>): void;
   constant(value: number): Expr<T>;
   add(a: Expr<T>, b: Expr<T>): Expr<T>;
   sub(a: Expr<T>, b: Expr<T>): Expr<T>;
@@ -52,8 +64,16 @@ export interface Real<T extends ValType = ValType, B extends ValType = ValType> 
   select(condition: Expr<B>, a: Expr<T>, b: Expr<T>): Expr<T>;
   /** Whether all lanes say yes. */
   all(condition: Expr<B>): I32;
-  /** Ones in all bits of lanes that say yes. */
-  mask(condition: Expr<B>): Expr;
+  /** Whether a * b is r exactly, r being what it rounds to; may say no where it cannot tell. */
+  productExact(a: Expr<T>, b: Expr<T>, r: Expr<T>): Expr<B>;
+  /** Scalar: a NaN that is not signaling. */
+  quietNan(a: Expr<T>): I32;
+  /**
+   * Usual tests (see Attempt): that none of the operands is denormal or zero, and that the result, if one is given, is
+   * in the middle of the range.
+   * @param plain PLAIN, or 0 to have the test of the result fail
+   */
+  usual(operands: readonly Expr<T>[], result: Expr<T> | null, plain: I32): I32[];
 }
 
 const SINGLE_LEAST = 2 ** -126;
@@ -73,9 +93,26 @@ const lanes = {
   xor: v128.xor,
   every: (value: I32) => v128.i8x16_splat(i32.sub(0, value)),
   select: (condition: V128, a: V128, b: V128) => v128.bitselect(a, b, condition),
-  mask: (condition: V128) => condition,
-  load: (address: I32) => v128.load(address),
+  get: (c: Semantics, i: number): V128 => c.f.let(c.getV(i)),
+  set: (c: Semantics, value: V128) => c.setV(0, value),
+  quietNan: (): never => {
+    throw new TypeError('only scalars are compared to flags');
+  },
+  setMask: (c: Semantics, condition: V128) => c.setV(0, condition),
 };
+
+/** One test of several vectors of 32-bit lanes: no lane of any is zero. */
+function noneZero(vectors: readonly V128[], plain: I32): I32[] {
+  const least = vectors.reduce((a, b) => v128.i32x4_min_u(a, b));
+  return [plain, v128.i32x4_all_true(least)];
+}
+
+/** Exponents near the ends of the range become zero (see the head). */
+const middle = (words: V128): V128 =>
+  v128.and(v128.i32x4_add(v128.i32x4_shr_u(words, 20), dwords(16)), dwords(PLAIN));
+
+/** The high dwords of two vectors' quads. */
+const highDwords = (a: V128, b: V128): V128 => v128.shuffle(a, b, byLanes(4, 1, 3, 5, 7));
 
 export const SS: Real<'f32', 'i32'> = {
   ...bit,
@@ -88,8 +125,26 @@ export const SS: Real<'f32', 'i32'> = {
   constant: f32.const,
   integral: [f32.nearest, f32.floor, f32.ceil, f32.trunc],
   select,
-  mask: (condition) => i32.sub(0, condition),
+  get: (c, i) => c.f.let(c.sse.getF32(i)),
+  set: (c, value) => c.sse.setF32(0, value),
+  // A double has more than twice the bits.
+  productExact: (a, b, r) => f64.eq(f64.mul(f64.promote(a), f64.promote(b)), f64.promote(r)),
+  quietNan: (a) => i32.eq(i32.and(i32.reinterpret_f32(a), 0x7fc00000), 0x7fc00000),
+  setMask: (c, condition) => c.sse.setF32(0, f32.reinterpret_i32(i32.sub(0, condition))),
+  usual: (operands, result, plain) => [
+    ...operands.map((a) => i32.and(i32.reinterpret_f32(a), 0x7f800000)),
+    ...(result === null ? [] : [i32.and(i32.add(i32.shr_u(i32.reinterpret_f32(result), 20), 16), plain)]),
+  ],
 };
+
+const QUIET = 0x7ff8000000000000n;
+
+/** Zero bits at the end of the significand. */
+const zerosBelow = (a: F64): I64 => i64.ctz(i64.or(i64.reinterpret_f64(a), i64.const(1n << 52n)));
+
+/** Sign, exponent and the first bits of the significand; sign and exponent alone. */
+const sixteenBits = (a: F64): I32 => i32.wrap(i64.shr_u(i64.reinterpret_f64(a), 48));
+const exponent = (a: F64): I32 => i32.wrap(i64.shr_u(i64.reinterpret_f64(a), 52));
 
 export const SD: Real<'f64', 'i32'> = {
   ...bit,
@@ -102,7 +157,17 @@ export const SD: Real<'f64', 'i32'> = {
   constant: f64.const,
   integral: [f64.nearest, f64.floor, f64.ceil, f64.trunc],
   select,
-  mask: (condition) => i64.extend_s(i32.sub(0, condition)),
+  get: (c, i) => c.f.let(c.sse.getF64(i)),
+  set: (c, value) => c.sse.setF64(0, value),
+  // Both significands together have no more bits than one.
+  productExact: (a, b, r) =>
+    i32.and(i64.ge_u(i64.add(zerosBelow(a), zerosBelow(b)), 53), f64.eq(f64.mul(a, b), r)),
+  quietNan: (a) => i64.eq(i64.and(i64.reinterpret_f64(a), i64.const(QUIET)), i64.const(QUIET)),
+  setMask: (c, condition) => c.sse.setF64(0, f64.reinterpret_i64(i64.extend_s(i32.sub(0, condition)))),
+  usual: (operands, result, plain) => [
+    ...operands.map((a) => i32.and(sixteenBits(a), 0x7ff0)),
+    ...(result === null ? [] : [i32.and(i32.add(exponent(result), 16), plain)]),
+  ],
 };
 
 export const PS: Real<'v128', 'v128'> = {
@@ -123,7 +188,22 @@ export const PS: Real<'v128', 'v128'> = {
   lt: v128.f32x4_lt,
   le: v128.f32x4_le,
   eq: v128.f32x4_eq,
+  productExact: (a, b, r) => {
+    const of = (half: (x: V128) => V128) => {
+      const wide = (x: V128) => v128.f64x2_promote_low_f32x4(half(x));
+      return v128.f64x2_eq(v128.f64x2_mul(wide(a), wide(b)), wide(r));
+    };
+    return v128.and(
+      of((x) => x),
+      of(highHalf),
+    );
+  },
   all: v128.i32x4_all_true,
+  usual: (operands, result, plain) =>
+    noneZero(
+      [...operands.map((a) => v128.and(a, dwords(0x7f800000))), ...(result === null ? [] : [middle(result)])],
+      plain,
+    ),
 };
 
 export const PD: Real<'v128', 'v128'> = {
@@ -144,28 +224,43 @@ export const PD: Real<'v128', 'v128'> = {
   lt: v128.f64x2_lt,
   le: v128.f64x2_le,
   eq: v128.f64x2_eq,
+  productExact: (a, b, r) => {
+    const low = v128.and(v128.or(a, b), quads(0x7ffffffn, 0x7ffffffn));
+    return v128.and(v128.i64x2_eq(low, ZERO), v128.f64x2_eq(v128.f64x2_mul(a, b), r));
+  },
   all: v128.i64x2_all_true,
+  usual: (operands, result, plain) =>
+    noneZero(
+      [
+        ...(operands.length === 0
+          ? []
+          : [v128.and(highDwords(operands[0]!, operands.at(-1)!), dwords(0x7ff00000))]),
+        ...(result === null ? [] : [middle(highDwords(result, result))]),
+      ],
+      plain,
+    ),
 };
-
-/**
- * MXCSR: all exceptions masked, to nearest, no DAZ, no FTZ, and PE set already, so that nobody need ask whether a
- * result is exact.
- */
-export function plain(c: Semantics): I32 {
-  return i32.eq(i32.and(i32.load(c.cpu, CPU.mxcsr), ~0x1f), 0x1fa0);
-}
 
 /** Zero, normal or infinite. */
 export function ordinary<T extends ValType, B extends ValType>(real: Real<T, B>, a: Expr<T>): Expr<B> {
-  return real.or(real.le(real.constant(real.least), real.abs(a)), real.eq(a, real.constant(0)));
+  return real.or(real.le(real.constant(real.least), real.abs(a)), isZero(real, a));
 }
 
-/** Neither an infinity nor a NaN. */
-export function finite<T extends ValType, B extends ValType>(real: Real<T, B>, a: Expr<T>): Expr<B> {
-  return real.lt(real.abs(a), real.constant(Infinity));
+/** Above the least normal number (it was not rounded up from a tiny one), and finite. */
+export function within<T extends ValType, B extends ValType>(real: Real<T, B>, a: Expr<T>): Expr<B> {
+  const magnitude = real.abs(a);
+  return real.and(real.lt(real.constant(real.least), magnitude), real.lt(magnitude, real.constant(Infinity)));
 }
 
-/** Above the least normal number: it was not rounded up from a tiny one. */
-export function notTiny<T extends ValType, B extends ValType>(real: Real<T, B>, a: Expr<T>): Expr<B> {
-  return real.lt(real.constant(real.least), real.abs(a));
+export function isZero<T extends ValType, B extends ValType>(real: Real<T, B>, a: Expr<T>): Expr<B> {
+  return real.eq(a, real.constant(0));
+}
+
+export function isInfinite<T extends ValType, B extends ValType>(real: Real<T, B>, a: Expr<T>): Expr<B> {
+  return real.eq(real.abs(a), real.constant(Infinity));
+}
+
+/** The operands of this shape, of those given, of which it is not known that they are ordinary. */
+export function unknown<T>(c: Semantics, shape: Shape, operands: readonly (readonly [number, T])[]): T[] {
+  return operands.filter(([i]) => !c.sse.knows(i, shape)).map(([, value]) => value);
 }

@@ -186,7 +186,7 @@ const compareStrings = (explicit: boolean, index: boolean) => (c: Semantics) => 
       v128.i8x16_splat(i32.sub(0, isWords)),
     );
     const narrow = v128.i64x2_replace(ZERO, 0, i64.extend_u(result));
-    f.store(cpu, select(upper, wide, narrow), CPU.xmm);
+    c.sse.setXmm0(select(upper, wide, narrow));
   }
   const flag = (condition: I32, bit: number) => i32.mul(condition, bit);
   const flags = [

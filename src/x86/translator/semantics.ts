@@ -29,6 +29,7 @@ import {
   loadVector,
   storeVector,
 } from '../emitting.ts';
+import { SlotSse } from '../interpreter/sse.ts';
 import type { HostFunctions } from '../isa/semantics.ts';
 import { INFO_WRITE, lastPage, TLB, tlbIndex } from '../mmu.ts';
 import { CPU, FLAG, STATUS_FLAGS } from '../state.ts';
@@ -130,6 +131,7 @@ export class RegionState {
 
 export class TranslatorSemantics extends EmittingSemantics {
   readonly host: HostFunctions;
+  readonly sse = new SlotSse(this);
   /** Set if flags were changed on some paths only. */
   conditionalFlags = false;
   private readonly instruction: Instruction;
