@@ -98,7 +98,8 @@ export class Func implements Callee {
   readonly params: readonly ValType[];
   readonly results: readonly ValType[];
   readonly args: Local[];
-  private readonly body = new Bytes(256);
+  private body = new Bytes(256);
+  private prologue: Bytes | null = null;
   private readonly types: ValType[];
   /** How many blocks are open. */
   depth = 0;
@@ -118,6 +119,26 @@ export class Func implements Callee {
     const local = this.args[position];
     if (local?.type !== type) throw new TypeError(`${this.name}: argument ${position} is no ${type}`);
     return local as Local<T>;
+  }
+
+  /** Emits statements that stand before all others; what they are to be is often known last. */
+  first(work: () => void): void {
+    const { body } = this;
+    this.body = new Bytes(256);
+    work();
+    if (this.prologue !== null) this.body.bytes(this.prologue.view());
+    this.prologue = this.body;
+    this.body = body;
+  }
+
+  /** Forgets all statements and variables. */
+  reset(): void {
+    this.body = new Bytes(256);
+    this.prologue = null;
+    this.types.length = this.params.length;
+    this.depth = 0;
+    this.scopes = [];
+    for (const list of Object.values(this.free)) list.length = 0;
   }
 
   /** A variable. Within a scope it is given back at the scope's end; its first value is then undefined. */
@@ -301,6 +322,7 @@ export class Func implements Callee {
       out.u32(count);
       out.u8(TYPE_CODE[type]);
     }
+    if (this.prologue !== null) out.bytes(this.prologue.view());
     out.bytes(this.body.view());
     out.u8(0x0b);
     return out;

@@ -79,7 +79,7 @@ export abstract class EmittingSemantics implements Semantics {
   abstract cf(value: I32): void;
   abstract of(value: I64): void;
   abstract af(value: I64): void;
-  abstract compared(a: I64, b: I64): void;
+  abstract operation(kind: 'sub' | 'add', a: I64, b: I64, bits: number): void;
   abstract getCf(): I32;
   abstract getFlags(): I32;
   abstract setFlags(value: I32, mask: number): void;

@@ -14,7 +14,6 @@ export * from './state.ts';
 export {
   type CompileJob,
   type CompileResult,
-  compileRegions,
-  compilerDecoder,
+  Compiler,
   type RegionCompiler,
 } from './translator/compile.ts';

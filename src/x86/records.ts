@@ -49,7 +49,10 @@ export const GLUE = {
   straddle: 4,
   /** No definition covers these bytes, or they are no instruction: #UD (or #GP for too long ones, in immediate). */
   undefined: 5,
-  /** A translated region begins (or goes on) here: table slot in link, number of the entry in the immediate. */
+  /**
+   * A translated region begins (or goes on) here: table slot in link, number of the entry and address of the numbers
+   * of its frames in the immediate's halves, distance from the region's first page in the displacement.
+   */
   region: 6,
   count: 7,
 } as const;

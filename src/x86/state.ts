@@ -97,6 +97,10 @@ export const CPU = {
   codeDropped: 0x384,
   /** u32 linear address of the counters of taken branches (see interpreter/heat.ts). */
   heat: 0x388,
+  /** u64: where the places of the region that is entered count from (see translator/build.ts). */
+  base: 0x390,
+  /** u32 linear address of the cache of ways from region to region (see interpreter/jumps.ts). */
+  jumps: 0x398,
   /** u32: whose the CPU is, as the layer above says: for profiles. */
   owner: 0x3f8,
   /** u8, u8, u16: what it is at (see core/activity.ts). */

@@ -2,8 +2,16 @@
 
 import type { MessagePort } from 'node:worker_threads';
 import { workerData } from 'node:worker_threads';
-import { type CompileJob, compileRegions, compilerDecoder } from '../../x86/index.ts';
+import { Memory } from '../../machine/memory.ts';
+import { type CompileJob, Compiler } from '../../x86/index.ts';
 
-const port = (workerData as { port: MessagePort }).port;
-const decoder = compilerDecoder();
-port.on('message', (job: CompileJob) => port.postMessage(compileRegions(decoder, job)));
+/** What the worker is given. */
+export interface CompilerWorkerData {
+  /** To the processor that it translates for. */
+  port: MessagePort;
+  memory: WebAssembly.Memory;
+}
+
+const { port, memory } = workerData as CompilerWorkerData;
+const compiler = new Compiler(new Memory(memory));
+port.on('message', (job: CompileJob) => port.postMessage(compiler.compile(job)));

@@ -2,6 +2,7 @@
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import type { PcpuMessage } from '../../machine/pcpu.ts';
 import type { PcpuThread, StartPcpu } from '../machine.ts';
+import type { CompilerWorkerData } from './compiler-worker.ts';
 
 /** What the worker is given. */
 export interface PcpuWorkerData {
@@ -29,7 +30,8 @@ export function nodePcpus({
   translate = true,
 }: PcpuOptions = {}): StartPcpu {
   return ({ memory, mailbox }, receive, died): PcpuThread => {
-    const compiler = compilerScript === null || !translate ? null : startCompiler(compilerScript, died);
+    const compiler =
+      compilerScript === null || !translate ? null : startCompiler(compilerScript, memory.wasm, died);
     const workerData: PcpuWorkerData = {
       memory: memory.wasm,
       mailbox,
@@ -55,10 +57,14 @@ export function nodePcpus({
 }
 
 /** A thread that translates, and the port at which a processor reaches it. */
-function startCompiler(script: URL, died: (error: Error) => void): { worker: Worker; port: MessagePort } {
+function startCompiler(
+  script: URL,
+  memory: WebAssembly.Memory,
+  died: (error: Error) => void,
+): { worker: Worker; port: MessagePort } {
   const { port1, port2 } = new MessageChannel();
   const worker = new Worker(script, {
-    workerData: { port: port1 },
+    workerData: { port: port1, memory } satisfies CompilerWorkerData,
     transferList: [port1],
     name: 'compiler0',
   });

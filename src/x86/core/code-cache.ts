@@ -17,6 +17,20 @@ import { CPU, Exit, VECTOR } from '../state.ts';
 
 /** Most instructions decoded ahead in one go. */
 const RUN = 64;
+/** Bytes of the arena that are left for records when a region is installed. */
+const HEADROOM = 1 << 16;
+
+/** Where a region is entered. */
+export interface RegionEntry {
+  /** Of the table of functions. */
+  readonly slot: number;
+  /** Of the entry. */
+  readonly number: number;
+  /** Linear address of the numbers of the region's frames. */
+  readonly numbers: number;
+  /** From the start of the region's first page to the start of this one, in bytes. */
+  readonly distance: number;
+}
 
 export interface CodeCacheHost {
   /** Linear address of the virtual page's frame for fetching, or 0 (CPU.walkError says why). */
@@ -184,27 +198,59 @@ export class CodeCache {
   }
 
   /**
-   * From now on the instruction at a place of a frame begins a translated region.
-   * @param slot of the table of functions @param number of the region's entry
+   * From now on the instruction at a place of a frame begins a translated region. The region's own entry (number 0)
+   * goes before what it can be entered at besides.
    */
-  enterRegion(frame: number, offset: number, slot: number, number: number): void {
+  enterRegion(frame: number, offset: number, entry: RegionEntry): void {
     const { u32, u16 } = this.memory;
     const map = u32[this.codeMaps + frame]!;
     if (map === 0) return;
     const known = u32[(map >>> 2) + offset]!;
     if (known !== 0 && u16[known >>> 1] === GLUE.region) {
-      u32[(known + RECORD.link) >>> 2] = slot;
-      u32[(known + RECORD.immediate) >>> 2] = number;
+      if (entry.number === 0) this.writeRegion(known, entry);
       return;
     }
     if (this.top + RECORD.size > this.arenaEnd) return;
-    const record = this.glue(GLUE.region, offset, slot);
-    u32[(record + RECORD.immediate) >>> 2] = number;
+    const record = this.glue(GLUE.region, offset, 0);
+    this.writeRegion(record, entry);
     u32[(map >>> 2) + offset] = record;
     if (known === 0) return;
     // Runs and links that lead to the old record go on to the region.
     u32[(known + RECORD.link) >>> 2] = record;
     u16[known >>> 1] = GLUE.link;
+  }
+
+  private writeRegion(record: number, { slot, number, numbers, distance }: RegionEntry): void {
+    const { u32 } = this.memory;
+    u32[(record + RECORD.link) >>> 2] = slot;
+    u32[(record + RECORD.displacement) >>> 2] = distance;
+    u32[(record + RECORD.immediate) >>> 2] = number;
+    u32[(record + RECORD.immediate + 4) >>> 2] = numbers;
+  }
+
+  /** A region is not to be entered any more at a place of a frame, if it still is there. */
+  leaveRegion(frame: number, offset: number, numbers: number): void {
+    const { u32, u16 } = this.memory;
+    const map = u32[this.codeMaps + frame]!;
+    if (map === 0) return;
+    const record = u32[(map >>> 2) + offset]!;
+    if (record === 0 || u16[record >>> 1] !== GLUE.region) return;
+    if (u32[(record + RECORD.immediate + 4) >>> 2] !== numbers) return;
+    u16[record >>> 1] = GLUE.relookup;
+    u32[(map >>> 2) + offset] = 0;
+  }
+
+  /**
+   * Frames are watched from now on as if they held decoded code.
+   * @returns linear address of their numbers, a u32 each; 0: no room
+   */
+  hold(frames: readonly number[]): number {
+    const bytes = Math.ceil((frames.length * 4) / RECORD.size) * RECORD.size;
+    if (this.top + bytes + frames.length * CODE_MAP_SIZE + HEADROOM > this.arenaEnd) return 0;
+    for (const frame of frames) this.mapOf(frame);
+    const numbers = this.allocate(bytes);
+    this.memory.u32.set(frames, numbers >>> 2);
+    return numbers;
   }
 
   /** The frame has decoded code. */

@@ -9,6 +9,7 @@ import { X87 } from '../fpu/x87.ts';
 import { buildInterpreter, type InterpreterModule } from '../interpreter/build.ts';
 import { HEAT_SIZE } from '../interpreter/heat.ts';
 import type { HostImplementation } from '../interpreter/host.ts';
+import { JUMPS_SIZE } from '../interpreter/jumps.ts';
 import { STATUS } from '../interpreter/status.ts';
 import { lastTransfers, RING_SIZE } from '../interpreter/transfers.ts';
 import { definitions } from '../isa/index.ts';
@@ -55,6 +56,7 @@ class Core implements Processor {
   private readonly frameFlags: number;
   private readonly codeMaps: number;
   private readonly heat: number;
+  private readonly jumps: number;
   private readonly translations: Translations;
   private readonly translating: boolean;
   private readonly stepTranslated: boolean;
@@ -90,6 +92,7 @@ class Core implements Processor {
         revokeWrites: (frame) => this.revokeWrites(frame),
         dropped: (frame) => {
           this.translations.drop(frame);
+          if (frame === null) memory.u8.fill(0, this.jumps, this.jumps + JUMPS_SIZE);
           // A region that is running may have been dropped: it looks after its store.
           for (const cpu of this.cpus.values()) cpu.put(CPU.codeDropped, 1);
         },
@@ -100,6 +103,7 @@ class Core implements Processor {
       frameFlags: this.frameFlags,
     });
     this.heat = pages(HEAT_SIZE);
+    this.jumps = pages(JUMPS_SIZE);
     const imports = this.imports();
     const instance = new WebAssembly.Instance(new WebAssembly.Module(module.bytes), {
       env: { memory: memory.wasm, ...imports },
@@ -169,7 +173,7 @@ class Core implements Processor {
     if (!this.translating || this.memory.u16[record >>> 1]! < GLUE.count) return;
     const linear = this.translate(cpu, cpu.number(CPU.page), Access.Fetch);
     if (linear !== 0)
-      this.translations.request(linear >>> 12, this.memory.u16[(record + RECORD.offset) >>> 1]!);
+      this.translations.request(cpu, linear >>> 12, this.memory.u16[(record + RECORD.offset) >>> 1]!);
   }
 
   private count(name: string): void {
@@ -208,6 +212,7 @@ class Core implements Processor {
     cpu.put(CPU.frameFlags, this.frameFlags);
     cpu.put(CPU.codeMaps, this.codeMaps);
     cpu.put(CPU.heat, this.heat);
+    cpu.put(CPU.jumps, this.jumps);
     if (cpu.get(CPU.ring) === 0)
       cpu.put(CPU.ring, this.frames.allocContiguous(RING_SIZE / PAGE_SIZE) * PAGE_SIZE);
   }
@@ -354,7 +359,8 @@ class Core implements Processor {
     const run = this.translations.alone(instruction, offset);
     if (run === null) return this.enter(cpu, 0, record);
     cpu.put(CPU.budget, 0);
-    const status = run(cpu.address, 0);
+    cpu.putNumber(CPU.base, cpu.number(CPU.page));
+    const status = run(cpu.address, 0, 0);
     if (status === STATUS.transfer) cpu.put(CPU.exitReason, Exit.Budget);
     const exit = cpu.get(CPU.exitReason) as Exit;
     if (exit === Exit.Exception) this.refine(cpu);

@@ -3,13 +3,24 @@
  *
  * Requests are gathered and given to the compiler as one job; the processor goes on meanwhile. A region is made
  * from bytes and belongs to them: when other code with the same bytes becomes hot, wherever it is mapped, the same
- * function serves. Where a region is installed belongs to a machine frame; when the frame's decoded code is
- * dropped, so are the region's places in it, and requests under way for it come to nothing.
+ * function serves. Before a region is installed in machine frames, their bytes are compared with those that it was
+ * made from; from then on a write to such a frame drops its decoded code, and with it the region's places in it.
+ * A region that has bytes of a dropped frame cannot be entered any more, and does not go on into that frame.
  */
 import { type Memory, PAGE_SIZE } from '../../machine/memory.ts';
+import type { Cpu } from '../cpu.ts';
 import type { Decoder, Instruction } from '../decoder.ts';
-import { buildRegions, regionName } from '../translator/build.ts';
-import { type CompileResult, compileRegions, type RegionCompiler } from '../translator/compile.ts';
+import { CPU } from '../state.ts';
+import { regionName } from '../translator/build.ts';
+import { type CodePlace, GuestCode } from '../translator/code-view.ts';
+import {
+  type CompiledPage,
+  type CompiledRegion,
+  type CompileResult,
+  Compiler,
+  gather,
+  type RegionCompiler,
+} from '../translator/compile.ts';
 import { REGION_IMPORTS } from '../translator/imports.ts';
 import type { CodeCache } from './code-cache.ts';
 
@@ -25,19 +36,24 @@ const REGIONS = 8192;
 /** A translated region, wherever it is installed. */
 interface Translation {
   readonly slot: number;
-  readonly entries: readonly number[];
-  readonly ranges: readonly (readonly [number, number])[];
-  /** The bytes of the ranges, one after the other. */
-  readonly bytes: Uint8Array;
+  readonly pages: readonly Omit<CompiledPage, 'frame'>[];
+  readonly entries: CompiledRegion['entries'];
+}
+
+/** A translation in certain machine frames, one for each of its pages. */
+interface Installation {
+  readonly translation: Translation;
+  readonly frames: readonly number[];
+  /** Linear address of the numbers of the frames (see translator/build.ts). */
+  readonly numbers: number;
 }
 
 interface Request {
-  readonly frame: number;
-  readonly offset: number;
-  /** The frame's code has been dropped since. */
-  stale: boolean;
-  readonly bytes: Uint8Array;
+  readonly code: CodePlace;
+  readonly entry: number;
 }
+
+type RegionFunction = (cpu: number, entry: number, frames: number) => number;
 
 export class Translations {
   private readonly memory: Memory;
@@ -45,16 +61,19 @@ export class Translations {
   private readonly table: WebAssembly.Table;
   private readonly imports: Record<string, unknown>;
   private readonly compiler: RegionCompiler;
-  private readonly queue: { frame: number; offset: number }[] = [];
+  private readonly alongside: Compiler;
+  private queue: Request[] = [];
   /** Places asked for, by frame: each is translated once until the frame's code is dropped. */
   private readonly asked = new Map<number, Set<number>>();
   private readonly jobs = new Map<number, Request[]>();
   /** By entry offset and hash of the bytes there (see keyOf). */
   private readonly known = new Map<string, Translation[]>();
+  /** What is installed in a frame. */
+  private readonly installed = new Map<number, Set<Installation>>();
   private count = 0;
   private nextJob = 1;
   private waited = 0;
-  private lastAlone: { key: string; run: (cpu: number, entry: number) => number } | null = null;
+  private lastAlone: { key: string; run: RegionFunction } | null = null;
 
   constructor(options: {
     memory: Memory;
@@ -71,19 +90,29 @@ export class Translations {
     this.table = options.table;
     this.imports = { memory: options.memory.wasm };
     for (const name of REGION_IMPORTS) this.imports[name] = options.imports[name];
-    this.compiler = options.compiler ?? compileAtOnce(options.decoder);
+    this.alongside = new Compiler(options.memory, options.decoder);
+    this.compiler = options.compiler ?? compileAtOnce(this.alongside);
   }
 
-  /** What begins at an offset of a machine frame has become hot. */
-  request(frame: number, offset: number): void {
+  /** What begins at an offset of the CPU's page, in a machine frame, has become hot. */
+  request(cpu: Cpu, frame: number, entry: number): void {
     let asked = this.asked.get(frame);
     if (asked === undefined) {
       asked = new Set();
       this.asked.set(frame, asked);
     }
-    if (asked.has(offset)) return;
-    asked.add(offset);
-    this.queue.push({ frame, offset });
+    if (asked.has(entry)) return;
+    asked.add(entry);
+    const code = {
+      page: cpu.number(CPU.page),
+      frame,
+      root: cpu.get(CPU.root),
+      frameTable: cpu.get(CPU.frameTable),
+      frameLimit: cpu.get(CPU.frameLimit),
+      codeMaps: cpu.get(CPU.codeMaps),
+      ring: cpu.get(CPU.ring),
+    };
+    this.queue.push({ code, entry });
   }
 
   /** Starts what waits, installs what is finished. Cheap where there is neither. */
@@ -97,21 +126,14 @@ export class Translations {
   }
 
   private start(): void {
-    const requests: Request[] = [];
-    for (const { frame, offset } of this.queue.splice(0, BATCH)) {
-      if (!this.code.holds(frame)) continue;
-      const bytes = this.memory.u8.slice(frame * PAGE_SIZE, (frame + 1) * PAGE_SIZE);
-      if (!this.reuse(frame, offset, bytes)) requests.push({ frame, offset, stale: false, bytes });
-    }
-    if (requests.length === 0) return;
-    if (this.count + requests.length > REGIONS) this.forgetAll();
+    const places = this.queue
+      .splice(0, BATCH)
+      .filter((request) => this.code.holds(request.code.frame) && !this.reuse(request));
+    if (places.length === 0) return;
+    if (this.count + places.length > REGIONS) this.forgetAll();
     const id = this.nextJob++;
-    this.jobs.set(id, requests);
-    this.compiler.post({
-      id,
-      memoryPages: this.memory.size / 0x1_0000,
-      pages: requests.map(({ bytes, offset }) => ({ bytes, entry: offset })),
-    });
+    this.jobs.set(id, places);
+    this.compiler.post({ id, places });
   }
 
   private finish({ id, module, regions }: CompileResult): void {
@@ -119,40 +141,83 @@ export class Translations {
     this.jobs.delete(id);
     if (requests === undefined || module === null) return;
     const { exports } = new WebAssembly.Instance(module, { env: this.imports });
-    for (const [i, { page, entries, ranges }] of regions.entries()) {
-      const request = requests[page]!;
+    for (const [i, { pages, entries }] of regions.entries()) {
       const slot = this.table.grow(1);
       this.table.set(slot, exports[regionName(i)]);
-      const translation = { slot, entries, ranges, bytes: gather(request.bytes, ranges) };
-      const key = keyOf(request.offset, request.bytes);
+      const translation = { slot, pages, entries };
+      const key = keyOf(translation);
       const list = this.known.get(key);
       if (list === undefined) this.known.set(key, [translation]);
       else list.push(translation);
       this.count++;
-      if (!request.stale) this.install(request.frame, translation);
+      this.install(
+        translation,
+        pages.map(({ frame }) => frame),
+      );
     }
   }
 
   /** Code with the same bytes was translated before. */
-  private reuse(frame: number, offset: number, bytes: Uint8Array): boolean {
-    const translation = this.known
-      .get(keyOf(offset, bytes))
-      ?.find((each) => same(gather(bytes, each.ranges), each.bytes));
-    if (translation === undefined) return false;
-    this.install(frame, translation);
-    return true;
+  private reuse({ code, entry }: Request): boolean {
+    const list = this.known.get(`${entry}`);
+    if (list === undefined) return false;
+    const view = new GuestCode(this.memory, code);
+    for (const translation of list) {
+      const pages = translation.pages.map(({ delta }) => view.page(delta)?.frame ?? 0);
+      if (!pages.includes(0) && this.install(translation, pages)) return true;
+    }
+    return false;
   }
 
-  private install(frame: number, { slot, entries }: Translation): void {
-    for (const [number, offset] of entries.entries()) this.code.enterRegion(frame, offset, slot, number);
+  /** @returns false: these frames hold other bytes */
+  private install(translation: Translation, frames: readonly number[]): boolean {
+    const { code, memory } = this;
+    const { pages, entries, slot } = translation;
+    const fits = pages.every(({ ranges, bytes }, i) => {
+      const start = frames[i]! * PAGE_SIZE;
+      return same(gather(memory.u8.subarray(start, start + PAGE_SIZE), ranges), bytes);
+    });
+    if (!fits) return false;
+    const numbers = code.hold(frames);
+    // No room: it will be asked for again when all has been forgotten.
+    if (numbers === 0) return true;
+    const installation = { translation, frames, numbers };
+    for (const frame of frames) {
+      const there = this.installed.get(frame);
+      if (there === undefined) this.installed.set(frame, new Set([installation]));
+      else there.add(installation);
+    }
+    for (const [number, { page, offset }] of entries.entries()) {
+      const { delta } = pages[page]!;
+      code.enterRegion(frames[page]!, offset, { slot, number, numbers, distance: delta * PAGE_SIZE });
+    }
+    return true;
   }
 
   /** A frame's code is gone (null: that of all frames). */
   drop(frame: number | null): void {
-    if (frame === null) this.asked.clear();
-    else this.asked.delete(frame);
-    for (const requests of this.jobs.values())
-      for (const request of requests) if (frame === null || request.frame === frame) request.stale = true;
+    if (frame === null) {
+      this.asked.clear();
+      this.installed.clear();
+      this.queue = [];
+      return;
+    }
+    this.asked.delete(frame);
+    const there = this.installed.get(frame);
+    if (there === undefined) return;
+    this.installed.delete(frame);
+    for (const installation of there) {
+      const { translation, frames, numbers } = installation;
+      for (const [i, each] of frames.entries()) {
+        if (each === frame) this.memory.u32[(numbers >>> 2) + i] = NO_FRAME;
+        else this.installed.get(each)?.delete(installation);
+      }
+      for (const { page, offset } of translation.entries)
+        if (frames[page] !== frame) {
+          this.code.leaveRegion(frames[page]!, offset, numbers);
+          this.asked.get(frames[page]!)?.delete(offset);
+        }
+    }
   }
 
   /** Too much is kept: every region is forgotten, with the decoded code that leads to it. */
@@ -164,49 +229,44 @@ export class Translations {
   }
 
   /** One instruction as a region of its own, or null if it is left to the interpreter. For tests. */
-  alone(instruction: Instruction, offset: number): ((cpu: number, entry: number) => number) | null {
+  alone(instruction: Instruction, offset: number): RegionFunction | null {
     if (instruction.form === null || instruction.form.definition.untranslated === true) return null;
     const { form, ...rest } = instruction;
     const key = JSON.stringify([form.index, offset, rest]);
     if (this.lastAlone?.key === key) return this.lastAlone.run;
-    const end = offset + instruction.length;
-    const block = { start: offset, instructions: [{ offset, instruction }], end, taken: null, next: null };
-    const bytes = buildRegions(
-      [{ entry: offset, blocks: [block], entries: [offset] }],
-      this.memory.size / 0x1_0000,
-    );
+    const block = {
+      start: offset,
+      instructions: [{ offset, instruction }],
+      end: offset + instruction.length,
+      pages: [0],
+      taken: null,
+      next: null,
+      targets: [],
+    };
+    const page = { delta: 0, frame: 0, bytes: new Uint8Array() };
+    const bytes = this.alongside.build([{ pages: [page], blocks: [block], entries: [0] }]);
     const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: this.imports });
-    const run = instance.exports[regionName(0)] as (cpu: number, entry: number) => number;
+    const run = instance.exports[regionName(0)] as RegionFunction;
     this.lastAlone = { key, run };
     return run;
   }
 }
 
+/** No frame has this number. */
+const NO_FRAME = 0xffffffff;
+
 /** A compiler that is done when it is asked. */
-function compileAtOnce(decoder: Decoder): RegionCompiler {
+function compileAtOnce(compiler: Compiler): RegionCompiler {
   const results: CompileResult[] = [];
   return {
-    post: (job) => void results.push(compileRegions(decoder, job)),
+    post: (job) => void results.push(compiler.compile(job)),
     poll: () => results.shift() ?? null,
   };
 }
 
-/** The place in the page and the first bytes there (FNV-1a): a first guess, to be compared in full. */
-function keyOf(offset: number, page: Uint8Array): string {
-  let hash = 0x811c9dc5;
-  for (let i = offset; i < Math.min(offset + 32, page.length); i++)
-    hash = Math.imul(hash ^ page[i]!, 0x01000193);
-  return `${offset}:${hash}`;
-}
-
-function gather(page: Uint8Array, ranges: readonly (readonly [number, number])[]): Uint8Array {
-  const out = new Uint8Array(ranges.reduce((sum, [start, end]) => sum + end - start, 0));
-  let at = 0;
-  for (const [start, end] of ranges) {
-    out.set(page.subarray(start, end), at);
-    at += end - start;
-  }
-  return out;
+/** A first guess, to be compared in full: the entry's place in its page. */
+function keyOf({ entries }: Translation): string {
+  return `${entries[0]!.offset}`;
 }
 
 function same(a: Uint8Array, b: Uint8Array): boolean {

@@ -19,12 +19,14 @@ import {
 import { ACTIVITY } from '../core/activity.ts';
 import type { Definition } from '../isa/definition.ts';
 import { expandForms, type Form, formName } from '../isa/form.ts';
-import { buildMmu, notCanonical, TLB, tlbIndex } from '../mmu.ts';
+import { buildMmu, type Mmu, notCanonical, TLB, tlbIndex } from '../mmu.ts';
 import { GLUE, RECORD } from '../records.ts';
 import { CPU, Exit, VECTOR } from '../state.ts';
+import { buildSettle } from '../translator/flags.ts';
 import { buildGetFlags, buildSetFlags } from './flags.ts';
 import { emitHeat } from './heat.ts';
 import { importHost } from './host.ts';
+import { emitJump, emitRemember } from './jumps.ts';
 import { type Environment, InterpreterSemantics } from './semantics.ts';
 import { STATUS } from './status.ts';
 import { RING_SIZE } from './transfers.ts';
@@ -67,6 +69,8 @@ export function buildInterpreter(definitions: readonly Definition[], memoryPages
   module.export('access', mmu.access);
   module.export('commit', mmu.commit);
   module.export('raise', mmu.raise);
+  module.export('settle', buildSettle(module));
+  module.export('mapped', buildMapped(module, mmu));
   return { bytes: module.encode(), forms, handlers };
 }
 
@@ -137,6 +141,20 @@ function buildResolve(module: ModuleBuilder, env: Environment): Func {
   return f;
 }
 
+/** mapped(cpu, va, frame): whether a page can be fetched from, and is that machine frame. */
+function buildMapped(module: ModuleBuilder, mmu: Mmu): Func {
+  const f = module.func('mapped', ['i32', 'i64', 'i32'], ['i32']);
+  const cpu = f.arg('i32', 0);
+  const va = f.arg('i64', 1);
+  const frame = f.arg('i32', 2);
+  const slot = f.let(i32.add(i32.load(cpu, CPU.tlb), tlbIndex(va)));
+  f.if(i64.eq(i64.load(slot, TLB.fetch), va), () => f.return(i32.eq(i32.load(slot, TLB.frame), frame)));
+  f.if(notCanonical(va), () => f.return(i32.const(0)));
+  const linear = f.let(call('i32', mmu.walk, cpu, va, i32.const(2)));
+  f.result(i32.and(i32.ne(linear, 0), i32.eq(i32.shr_u(linear, 12), frame)));
+  return f;
+}
+
 function buildRun(module: ModuleBuilder, hot: readonly Form[], env: Environment, resolve: Func): void {
   const f = module.func('run', ['i32', 'i32'], ['i32']);
   const cpu = f.arg('i32', 0);
@@ -145,6 +163,7 @@ function buildRun(module: ModuleBuilder, hot: readonly Form[], env: Environment,
   const budget = f.let(i32.load(cpu, CPU.budget));
   const entry = f.local('i32');
   const handlerType = module.type({ params: ['i32', 'i32'], results: ['i32'] });
+  const regionType = module.type({ params: ['i32', 'i32', 'i32'], results: ['i32'] });
 
   const executed = (): I32 => i32.shr_u(i32.sub(rec, entry), Math.log2(RECORD.size));
   const here = () => i64.add(i64.load(cpu, CPU.page), i64.extend_u(i32.load16u(rec, RECORD.offset)));
@@ -241,17 +260,27 @@ function buildRun(module: ModuleBuilder, hot: readonly Form[], env: Environment,
             glue(GLUE.region, () => {
               account(false);
               f.store(cpu, budget, CPU.budget);
-              const slot = i32.load(rec, RECORD.link);
-              const number = i32.load(rec, RECORD.immediate);
               f.store(cpu, i32.const(ACTIVITY.translated), CPU.activity);
-              const status = f.let(callIndirect('i32', handlerType, slot, cpu, number));
+              const status = f.local('i32');
+              f.loop((region) => {
+                const distance = i64.load32s(rec, RECORD.displacement);
+                f.store(cpu, i64.sub(i64.load(cpu, CPU.page), distance), CPU.base);
+                const slot = i32.load(rec, RECORD.link);
+                const number = i32.load(rec, RECORD.immediate);
+                const frames = i32.load(rec, RECORD.immediate + 4);
+                f.set(status, callIndirect('i32', regionType, slot, cpu, number, frames));
+                f.set(budget, i32.load(cpu, CPU.budget));
+                f.if(i32.and(i32.eq(status, STATUS.transfer), i32.ge_s(budget, 0)), () =>
+                  emitJump(f, cpu, tlb, rec, () => f.br(region)),
+                );
+              });
               f.store(cpu, i32.const(ACTIVITY.interpreter), CPU.activity);
-              f.set(budget, i32.load(cpu, CPU.budget));
               f.if(i32.ne(status, STATUS.transfer), () => leave(i32.load(cpu, CPU.exitReason)));
               f.if(i32.lt_s(budget, 0), () => leave(i32.const(Exit.Budget)));
-              resolveFrom();
+              f.set(rec, call('i32', resolve, cpu, i64.load(cpu, CPU.rip)));
               f.if(i32.eqz(rec), () => leave(i32.load(cpu, CPU.exitReason)));
               f.set(entry, rec);
+              emitRemember(f, cpu, tlb, rec);
               emitHeat(f, cpu, rec, env.imports.hot);
               f.br(next);
             });

@@ -250,7 +250,7 @@ export class InterpreterSemantics extends EmittingSemantics {
   }
 
   /** Flags are read from where they were stored. */
-  compared(): void {}
+  operation(): void {}
 
   getCf(): I32 {
     return i32.load(this.cpu, CPU.cf);

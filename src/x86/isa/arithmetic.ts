@@ -16,7 +16,7 @@ export function subtract(c: Semantics, a: I64, b: I64, bits: number, borrow?: I3
   c.of(i64.and(i64.xor(a, b), i64.xor(a, r)));
   c.af(i64.xor(i64.xor(a, b), r));
   c.zsp(r);
-  if (borrow === undefined) c.compared(a, b);
+  if (borrow === undefined) c.operation('sub', a, b, bits);
   return r;
 }
 
@@ -28,6 +28,7 @@ export function addition(c: Semantics, a: I64, b: I64, bits: number, carry?: I32
   c.of(i64.and(i64.xor(a, r), i64.xor(b, r)));
   c.af(i64.xor(i64.xor(a, b), r));
   c.zsp(r);
+  if (carry === undefined) c.operation('add', a, b, bits);
   return r;
 }
 

@@ -71,8 +71,8 @@ export interface Semantics {
   cf(value: I32): void;
   of(value: I64): void;
   af(value: I64): void;
-  /** Tells that the flags just set are those of a - b: conditions can be read off a and b. */
-  compared(a: I64, b: I64): void;
+  /** Tells that the flags just set are those of a - b (a + b): conditions can be read off a and b. */
+  operation(kind: 'sub' | 'add', a: I64, b: I64, bits: number): void;
   getCf(): I32;
   /** One flag as 0 or 1. */
   flag(name: 'CF' | 'PF' | 'AF' | 'ZF' | 'SF' | 'OF' | 'DF'): I32;

@@ -1,207 +1,245 @@
 /**
- * Regions as WebAssembly functions: (cpu, entry number) -> STATUS, like the interpreter's outlined handlers.
+ * Regions as WebAssembly functions: (cpu, entry number, frames) -> STATUS.
  *
  * The function loads what it uses of the CPU's state into locals, runs, and on every way out stores what it may
  * have changed, in one place. CPU.rip is stored there too; CPU.budget goes down by the instructions that were done.
+ *
+ * Translated bytes are those of certain machine frames: `frames` is the linear address of their numbers, a u32 for
+ * each page of the region. Whoever enters a region has checked the page that it enters. Before control goes on to
+ * another page, its mapping is compared with that number, once in a run of the region (`checked` has a bit for each
+ * page): mappings change only outside. A frame whose bytes were written gets a number that nothing has.
  */
-import { type Func, type I64, i32, i64, type Label, type Local, ModuleBuilder } from '../../wasm/index.ts';
+import {
+  call,
+  type Func,
+  type I64,
+  i32,
+  i64,
+  type Label,
+  type Local,
+  ModuleBuilder,
+} from '../../wasm/index.ts';
 import { STATUS } from '../interpreter/status.ts';
 import { CPU } from '../state.ts';
 import { importForRegions, type RegionImports } from './imports.ts';
 import type { Block, Region } from './region.ts';
-import { nothingPending, RegionState, TranslatorSemantics } from './semantics.ts';
+import { RegionState, TranslatorSemantics } from './semantics.ts';
 import { emitGraph } from './structure.ts';
-
-/** What a first pass over a region finds out for the second. */
-interface Findings {
-  readonly used: Set<number>;
-  readonly dirty: Set<number>;
-  flagsUsed: boolean;
-  flagsDirty: boolean;
-  /** Offsets of instructions that set flags on some paths only. */
-  readonly conditional: Set<number>;
-}
 
 /** Export name of the i-th region of a module. */
 export const regionName = (i: number) => `r${i}`;
 
+/** Forms that set flags on some paths only, as far as they have been met: of a translating thread. */
+export type ConditionalForms = Set<number>;
+
 /** @param memoryPages see ModuleBuilder */
-export function buildRegions(regions: readonly Region[], memoryPages: number): Uint8Array {
+export function buildRegions(
+  regions: readonly Region[],
+  memoryPages: number,
+  conditional: ConditionalForms,
+): Uint8Array {
   const module = new ModuleBuilder(memoryPages);
   const imports = importForRegions(module);
   regions.forEach((region, i) => {
-    const findings: Findings = {
-      used: new Set(),
-      dirty: new Set(),
-      flagsUsed: false,
-      flagsDirty: false,
-      conditional: new Set(),
-    };
-    // The first pass writes into a function that is thrown away.
-    const draft = new ModuleBuilder(memoryPages);
-    importForRegions(draft);
-    emitRegion(draft.func('draft', ['i32', 'i32'], ['i32']), region, imports, findings);
-    const func = module.func(regionName(i), ['i32', 'i32'], ['i32']);
-    emitRegion(func, region, imports, findings);
+    const func = module.func(regionName(i), ['i32', 'i32', 'i32'], ['i32']);
+    while (!new RegionBuilder(func, region, imports, conditional).emit()) func.reset();
     module.export(regionName(i), func);
   });
   return module.encode();
 }
 
-function emitRegion(f: Func, region: Region, imports: RegionImports, findings: Findings): void {
-  const cpu = f.arg('i32', 0);
-  const selector = f.arg('i32', 1);
-  const state = new RegionState(f, cpu);
-  const rip = f.local('i64');
-  const status = f.local('i32');
-  const budget = f.local('i32');
-  f.set(state.tlb, i32.load(cpu, CPU.tlb));
-  f.set(state.page, i64.load(cpu, CPU.page));
-  f.set(budget, i32.load(cpu, CPU.budget));
-  state.load(findings.used, findings.flagsUsed);
+class RegionBuilder {
+  private readonly f: Func;
+  private readonly region: Region;
+  private readonly imports: RegionImports;
+  private readonly conditional: ConditionalForms;
+  private readonly state: RegionState;
+  private readonly cpu: Local<'i32'>;
+  private readonly frames: Local<'i32'>;
+  private readonly checked: Local<'i32'>;
+  private readonly rip: Local<'i64'>;
+  private readonly status: Local<'i32'>;
+  private readonly budget: Local<'i32'>;
+  private exit!: Label;
+  /** A form was met whose flags must be handled otherwise: all is to be emitted again. */
+  private again = false;
 
-  f.block((exit) => {
-    emitBody({ f, region, imports, findings, state, selector, rip, status, budget, exit });
-    f.unreachable();
-  });
+  constructor(f: Func, region: Region, imports: RegionImports, conditional: ConditionalForms) {
+    this.f = f;
+    this.region = region;
+    this.imports = imports;
+    this.conditional = conditional;
+    this.cpu = f.arg('i32', 0);
+    this.frames = f.arg('i32', 2);
+    this.state = new RegionState(f, this.cpu, imports);
+    this.checked = f.local('i32');
+    this.rip = f.local('i64');
+    this.status = f.local('i32');
+    this.budget = f.local('i32');
+  }
 
-  state.store(findings.dirty, findings.flagsDirty);
-  f.store(cpu, rip, CPU.rip);
-  f.store(cpu, budget, CPU.budget);
-  f.result(status);
+  /** @returns false: once more, with what is now known of conditional forms */
+  emit(): boolean {
+    const { f, cpu, state } = this;
+    f.block((exit) => {
+      this.exit = exit;
+      this.body();
+      f.unreachable();
+    });
+    const { flags } = state;
+    state.store(state.dirty);
+    if (flags.used) flags.leave();
+    f.store(cpu, this.rip, CPU.rip);
+    f.store(cpu, this.budget, CPU.budget);
+    f.result(this.status);
+    f.first(() => {
+      f.set(state.tlb, i32.load(cpu, CPU.tlb));
+      f.set(state.base, i64.load(cpu, CPU.base));
+      f.set(this.budget, i32.load(cpu, CPU.budget));
+      // What is stored must have been loaded: a way out may lie before the first change.
+      state.load(new Set([...state.used, ...state.dirty]));
+      if (flags.used) flags.enter();
+    });
+    return !this.again;
+  }
 
-  for (const register of state.used) findings.used.add(register);
-  for (const register of state.dirty) findings.dirty.add(register);
-  // What is stored must have been loaded: a way out may lie before the first change.
-  for (const register of findings.dirty) findings.used.add(register);
-  findings.flagsUsed ||= state.flagsUsed || state.flagsDirty;
-  findings.flagsDirty ||= state.flagsDirty;
-}
+  private body(): void {
+    const { f, region, state, budget } = this;
+    const { blocks } = region;
+    const selector = f.arg('i32', 1);
+    emitGraph(
+      {
+        size: blocks.length,
+        successors: blocks.map(({ taken, next, targets }) => [
+          ...[taken, next].filter((to) => to !== null),
+          ...targets.map(({ block }) => block),
+        ]),
+        entries: region.entries,
+      },
+      {
+        f,
+        selector,
+        entering(_index, merge) {
+          if (merge) state.flags.merge();
+        },
+        going: (from, to) => this.enterPages(from, to),
+        branching: () => state.flags.flush(),
+        backwards: (to) => {
+          f.if(i32.lt_s(budget, 0), () => this.leave(this.place(blocks[to]!.start), STATUS.transfer));
+        },
+        node: (index, go) => f.scope(() => this.block(blocks[index]!, go)),
+      },
+    );
+  }
 
-interface Body {
-  f: Func;
-  region: Region;
-  imports: RegionImports;
-  findings: Findings;
-  state: RegionState;
-  selector: Local<'i32'>;
-  rip: Local<'i64'>;
-  status: Local<'i32'>;
-  budget: Local<'i32'>;
-  exit: Label;
-}
-
-function emitBody(body: Body): void {
-  const { f, region, state, budget } = body;
-  const { blocks } = region;
-  const indexOf = new Map(blocks.map((block, i) => [block.start, i]));
-  const node = (offset: number) => indexOf.get(offset)!;
+  private place(address: number): I64 {
+    return i64.add(this.state.base, address);
+  }
 
   /** Leaves the region; pending flags are computed here and stay pending for the other paths. */
-  const leave = (to: I64, status: number) => {
-    f.set(body.rip, to);
-    state.emitPending();
-    f.set(body.status, i32.const(status));
-    f.br(body.exit);
-  };
-  const place = (offset: number): I64 => i64.add(state.page, offset);
+  private leave(to: I64, status: number): void {
+    const { f, state } = this;
+    f.set(this.rip, to);
+    const { flags } = state;
+    const before = flags.snapshot();
+    flags.emit();
+    flags.restore(before);
+    f.set(this.status, i32.const(status));
+    f.br(this.exit);
+  }
 
-  emitGraph(
-    {
-      size: blocks.length,
-      successors: blocks.map((block) =>
-        [block.taken, block.next].filter((to) => to !== null).map((to) => node(to)),
-      ),
-      entries: region.entries.map(node),
-    },
-    {
-      f,
-      selector: body.selector,
-      entering(_index, merge) {
-        // Several ways lead here: flags are in their locals.
-        if (merge) state.pending = nothingPending();
-      },
-      branching: () => state.flush(),
-      backwards(successor) {
-        f.if(i32.lt_s(budget, 0), () => leave(place(blocks[successor]!.start), STATUS.transfer));
-      },
-      node(index, go) {
-        emitBlock(body, blocks[index]!, { leave, place, go: (offset) => go(node(offset)) });
-      },
-    },
-  );
-}
-
-interface Ways {
-  leave(to: I64, status: number): void;
-  place(offset: number): I64;
-  go(offset: number): void;
-}
-
-function emitBlock(body: Body, block: Block, { leave, place, go }: Ways): void {
-  const { f, state, budget, findings } = body;
-  const count = block.instructions.length;
-  f.set(budget, i32.sub(budget, count));
-  let left = false;
-  block.instructions.forEach(({ offset, instruction }, i) => {
-    const behind = offset + instruction.length;
-    /** The instructions from this one on have not been done (from the next one on, if it has). */
-    const uncount = (done: number) => {
-      if (count - i - done > 0) f.set(budget, i32.add(budget, count - i - done));
-    };
-    const target = instruction.relative ? behind + instruction.immediateLow : 0;
-    const semantics = new TranslatorSemantics({
-      instruction,
-      offset,
-      state,
-      imports: body.imports,
-      direct: findings.conditional.has(offset),
-      exits: {
-        fault() {
-          uncount(0);
-          leave(place(offset), STATUS.fault);
-        },
-        transfer(va) {
-          uncount(1);
-          leave(va, STATUS.transfer);
-        },
-        retry() {
-          uncount(0);
-          leave(place(offset), STATUS.transfer);
-        },
-        exit() {
-          uncount(1);
-          leave(place(behind), STATUS.exit);
-        },
-      },
-      branch(condition) {
-        const taken = () => {
-          if (block.taken !== null && block.taken === target) go(target);
-          else leave(place(target), STATUS.transfer);
-        };
-        if (condition === null) {
-          taken();
-          left = true;
-        } else {
-          // What the taken path does to pending flags is not done on the other one.
-          const { pending } = state;
-          f.if(condition, () => {
-            state.pending = { ...pending };
-            taken();
-          });
-          state.pending = pending;
-        }
-      },
-    });
-    if (findings.conditional.has(offset)) {
-      state.flagsUsed = true;
-      state.flush();
+  /** Control goes from a block (null: from outside) to another, perhaps in pages that were not entered yet. */
+  private enterPages(from: number | null, to: number): void {
+    const { f, region, checked } = this;
+    if (region.pages.length === 1) return;
+    const { pages, start } = region.blocks[to]!;
+    if (from === null) {
+      f.set(checked, i32.const(pages.reduce((bits, page) => bits | (1 << page), 0)));
+      return;
     }
-    semantics.emit();
-    if (semantics.conditionalFlags) findings.conditional.add(offset);
-    if (instruction.form!.definition.ends === true) left = true;
-  });
-  if (left) return;
-  if (block.next !== null) go(block.next);
-  else leave(place(block.end), STATUS.transfer);
+    const before = region.blocks[from]!.pages;
+    for (const page of pages) {
+      if (before.includes(page)) continue;
+      f.if(i32.eqz(i32.and(checked, 1 << page)), () => {
+        const va = this.place(region.pages[page]!.delta * 4096);
+        const same = call('i32', this.imports.mapped, this.cpu, va, i32.load(this.frames, page * 4));
+        f.if(i32.eqz(same), () => this.leave(this.place(start), STATUS.transfer));
+        f.set(checked, i32.or(checked, 1 << page));
+      });
+    }
+  }
+
+  private block(block: Block, go: (block: number) => void): void {
+    const { f, state, budget } = this;
+    const count = block.instructions.length;
+    f.set(budget, i32.sub(budget, count));
+    let left = false;
+    block.instructions.forEach(({ offset, instruction }, i) => {
+      const behind = offset + instruction.length;
+      /** The instructions from this one on have not been done (from the next one on, if it has). */
+      const uncount = (done: number) => {
+        if (count - i - done > 0) f.set(budget, i32.add(budget, count - i - done));
+      };
+      const form = instruction.form!;
+      const direct = this.conditional.has(form.index);
+      const semantics = new TranslatorSemantics({
+        instruction,
+        offset,
+        state,
+        imports: this.imports,
+        direct,
+        exits: {
+          fault: () => {
+            uncount(0);
+            this.leave(this.place(offset), STATUS.fault);
+          },
+          transfer: (va) => this.indirect(block, va, go, () => uncount(1)),
+          retry: () => {
+            uncount(0);
+            this.leave(this.place(offset), STATUS.transfer);
+          },
+          exit: () => {
+            uncount(1);
+            this.leave(this.place(behind), STATUS.exit);
+          },
+        },
+        branch: (condition) => {
+          const taken = () => {
+            if (block.taken !== null) go(block.taken);
+            else this.leave(this.place(behind + instruction.immediateLow), STATUS.transfer);
+          };
+          if (condition === null) {
+            taken();
+            left = true;
+          } else this.aside(condition, taken);
+        },
+      });
+      if (direct) state.flags.settle();
+      semantics.emit();
+      if (semantics.conditionalFlags && !direct) {
+        this.conditional.add(form.index);
+        this.again = true;
+      }
+      if (form.definition.ends === true) left = true;
+    });
+    if (left) return;
+    if (block.next !== null) go(block.next);
+    else this.leave(this.place(block.end), STATUS.transfer);
+  }
+
+  /** Emits a way that is gone only if the condition holds: what is known of flags on the other way stays. */
+  private aside(condition: Parameters<Func['if']>[0], work: () => void): void {
+    const { flags } = this.state;
+    const before = flags.snapshot();
+    this.f.if(condition, () => this.f.scope(work));
+    flags.restore(before);
+  }
+
+  /** To an address: to a block of the region if it is one's, else out. */
+  private indirect(block: Block, va: I64, go: (block: number) => void, uncount: () => void): void {
+    for (const { address, block: to } of block.targets)
+      this.aside(i64.eq(va, this.place(address)), () => go(to));
+    uncount();
+    this.leave(va, STATUS.transfer);
+  }
 }

@@ -1,28 +1,40 @@
 /**
- * Translation as a job that any thread can do: pages with the places to translate go in, one WebAssembly module
- * with a function for each comes out. Nothing of it depends on the machine but the size of its memory.
+ * Translation as a job that any thread can do that sees the machine's memory: places in go in, one WebAssembly
+ * module with a function for each comes out.
  */
+import type { Memory } from '../../machine/memory.ts';
+import { PAGE_SIZE } from '../../machine/memory.ts';
 import { Decoder } from '../decoder.ts';
 import { expandForms } from '../isa/form.ts';
 import { definitions } from '../isa/index.ts';
-import { buildRegions } from './build.ts';
+import { buildRegions, type ConditionalForms } from './build.ts';
+import { type CodePlace, GuestCode } from './code-view.ts';
 import { findRegion, type Region } from './region.ts';
 
 export interface CompileJob {
   readonly id: number;
-  /** Size of the machine's memory in 64 KiB pages. */
-  readonly memoryPages: number;
-  readonly pages: readonly { readonly bytes: Uint8Array; readonly entry: number }[];
+  /** Where regions are to begin: an offset of a page each. */
+  readonly places: readonly { readonly code: CodePlace; readonly entry: number }[];
+}
+
+/** The bytes that a region was made from, in one page. */
+export interface CompiledPage {
+  /** Distance from the entry's page, in pages; the machine frame that was behind it. */
+  readonly delta: number;
+  readonly frame: number;
+  /** Pairs of start and end offsets. */
+  readonly ranges: readonly (readonly [number, number])[];
+  /** The bytes of the ranges, one after the other. */
+  readonly bytes: Uint8Array;
 }
 
 /** What is to be known of a translated region: the i-th function of the module (see build.ts, regionName). */
 export interface CompiledRegion {
-  /** Index of the page in the job. */
-  readonly page: number;
-  /** Offsets where it can be entered, in the order of entry numbers. */
-  readonly entries: readonly number[];
-  /** The bytes that it was made from: pairs of start and end offsets. */
-  readonly ranges: readonly (readonly [number, number])[];
+  /** Which of the job's places it begins at. */
+  readonly place: number;
+  readonly pages: readonly CompiledPage[];
+  /** Where it can be entered, in the order of entry numbers: which page, and the offset there. */
+  readonly entries: readonly { readonly page: number; readonly offset: number }[];
 }
 
 export interface CompileResult {
@@ -39,25 +51,76 @@ export interface RegionCompiler {
   poll(): CompileResult | null;
 }
 
-export function compileRegions(decoder: Decoder, job: CompileJob): CompileResult {
-  const regions: Region[] = [];
-  const compiled: CompiledRegion[] = [];
-  job.pages.forEach(({ bytes, entry }, page) => {
-    const region = findRegion(decoder, bytes, entry);
-    if (region === null) return;
-    regions.push(region);
-    compiled.push({
-      page,
-      entries: region.entries,
-      ranges: region.blocks.map((block) => [block.start, Math.min(block.end, bytes.length)] as const),
+/** Translates, on the thread that calls it. */
+export class Compiler {
+  private readonly memory: Memory;
+  private readonly decoder: Decoder;
+  private readonly conditional: ConditionalForms = new Set();
+
+  constructor(memory: Memory, decoder = new Decoder(expandForms(definitions))) {
+    this.memory = memory;
+    this.decoder = decoder;
+  }
+
+  compile({ id, places }: CompileJob): CompileResult {
+    const regions: Region[] = [];
+    const compiled: CompiledRegion[] = [];
+    places.forEach(({ code, entry }, place) => {
+      const region = findRegion(this.decoder, new GuestCode(this.memory, code), entry);
+      if (region === null) return;
+      regions.push(region);
+      compiled.push(describe(region, place));
     });
-  });
-  if (regions.length === 0) return { id: job.id, module: null, regions: [] };
-  const module = new WebAssembly.Module(buildRegions(regions, job.memoryPages));
-  return { id: job.id, module, regions: compiled };
+    if (regions.length === 0) return { id, module: null, regions: [] };
+    return { id, module: new WebAssembly.Module(this.build(regions)), regions: compiled };
+  }
+
+  build(regions: readonly Region[]): Uint8Array {
+    return buildRegions(regions, this.memory.size / 0x1_0000, this.conditional);
+  }
 }
 
-/** The decoder for a thread that only compiles. */
-export function compilerDecoder(): Decoder {
-  return new Decoder(expandForms(definitions));
+function describe(region: Region, place: number): CompiledRegion {
+  const ranges: [number, number][][] = region.pages.map(() => []);
+  const note = (start: number, end: number) => {
+    const delta = Math.floor(start / PAGE_SIZE);
+    const border = (delta + 1) * PAGE_SIZE;
+    const page = region.pages.findIndex((each) => each.delta === delta);
+    ranges[page]!.push([start - delta * PAGE_SIZE, Math.min(end, border) - delta * PAGE_SIZE]);
+    if (end > border) note(border, end);
+  };
+  for (const { start, end } of region.blocks) note(start, end);
+  return {
+    place,
+    pages: region.pages.map(({ delta, frame, bytes }, i) => {
+      const merged = union(ranges[i]!);
+      return { delta, frame, ranges: merged, bytes: gather(bytes, merged) };
+    }),
+    entries: region.entries.map((position) => {
+      const { start, pages } = region.blocks[position]!;
+      return { page: pages[0]!, offset: start & (PAGE_SIZE - 1) };
+    }),
+  };
+}
+
+/** Sorted, and without overlaps. */
+function union(ranges: readonly [number, number][]): [number, number][] {
+  const out: [number, number][] = [];
+  for (const [start, end] of [...ranges].sort((a, b) => a[0] - b[0])) {
+    const last = out.at(-1);
+    if (last !== undefined && start <= last[1]) last[1] = Math.max(last[1], end);
+    else out.push([start, end]);
+  }
+  return out;
+}
+
+/** The bytes of some ranges of a page, one after the other. */
+export function gather(page: Uint8Array, ranges: readonly (readonly [number, number])[]): Uint8Array {
+  const out = new Uint8Array(ranges.reduce((sum, [start, end]) => sum + end - start, 0));
+  let at = 0;
+  for (const [start, end] of ranges) {
+    out.set(page.subarray(start, end), at);
+    at += end - start;
+  }
+  return out;
 }

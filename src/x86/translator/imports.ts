@@ -2,11 +2,14 @@
 import type { Callee, ModuleBuilder, ValType } from '../../wasm/index.ts';
 import { HOST_SIGNATURES, type HostImportName } from '../interpreter/host.ts';
 
-/** Exported by the interpreter's module (see mmu.ts). */
+/** Exported by the interpreter's module (see mmu.ts; flags.ts; interpreter/build.ts). */
 export const CORE_SIGNATURES = {
   access: { params: ['i32', 'i64', 'i32'], results: ['i32'] },
   commit: { params: ['i32'], results: [] },
   raise: { params: ['i32', 'i32', 'i32'], results: [] },
+  settle: { params: ['i32', 'i32', 'i64', 'i64'], results: [] },
+  /** (cpu, page's virtual address, frame): whether the page can be fetched from, and is that machine frame. */
+  mapped: { params: ['i32', 'i64', 'i32'], results: ['i32'] },
 } as const satisfies Record<string, { params: readonly ValType[]; results: readonly ValType[] }>;
 
 const HOST = [

@@ -1,9 +1,5 @@
 /**
- * Semantics for the translator: operands are known, general registers and flags live in locals.
- *
- * A flag is not computed when it is set: what it would be is kept as an expression over locals that never change
- * (`pending`), and becomes code only where somebody reads it: a condition, a merge of control flow, an exit. A flag
- * that is overwritten first costs nothing. The side exits of faults compute pending flags in their own cold code.
+ * Semantics for the translator: operands are known, general registers live in locals, flags are put off (flags.ts).
  */
 import {
   type Callee,
@@ -21,7 +17,6 @@ import {
 import type { Instruction } from '../decoder.ts';
 import {
   EmittingSemantics,
-  FLAG_WORDS,
   type FlagWord,
   hostFunctions,
   loadSigned,
@@ -33,28 +28,11 @@ import { SlotSse } from '../interpreter/sse.ts';
 import type { HostFunctions } from '../isa/semantics.ts';
 import { INFO_WRITE, lastPage, TLB, tlbIndex } from '../mmu.ts';
 import { CPU, FLAG, STATUS_FLAGS } from '../state.ts';
+import { RegionFlags } from './flags.ts';
 import type { RegionImports } from './imports.ts';
 
 /** Flags that have words of their own (see state.ts). */
 const KEPT_FLAGS = STATUS_FLAGS | FLAG.DF;
-
-/** What each flag word will be; null: it is in its local. */
-export type Pending = { [word in FlagWord]: Expr | null } & { compared: Compared | null };
-
-/** The flags are those of a - b. */
-interface Compared {
-  readonly a: I64;
-  readonly b: I64;
-}
-
-export const nothingPending = (): Pending => ({
-  zres: null,
-  spres: null,
-  of: null,
-  cf: null,
-  af: null,
-  compared: null,
-});
 
 /** How a region is left. */
 export interface RegionExits {
@@ -73,59 +51,30 @@ export class RegionState {
   readonly f: Func;
   readonly cpu: Local<'i32'>;
   readonly tlb: Local<'i32'>;
-  readonly page: Local<'i64'>;
+  /** Virtual address of the entry's page: all places in the region count from it. */
+  readonly base: Local<'i64'>;
   readonly registers: Local<'i64'>[] = [];
-  readonly flags: { readonly [word in FlagWord]: Local };
+  readonly flags: RegionFlags;
   readonly used = new Set<number>();
   readonly dirty = new Set<number>();
-  flagsUsed = false;
-  flagsDirty = false;
-  pending = nothingPending();
 
-  constructor(f: Func, cpu: Local<'i32'>) {
+  constructor(f: Func, cpu: Local<'i32'>, imports: RegionImports) {
     this.f = f;
     this.cpu = cpu;
     this.tlb = f.local('i32');
-    this.page = f.local('i64');
+    this.base = f.local('i64');
     for (let i = 0; i < 16; i++) this.registers.push(f.local('i64'));
-    this.flags = {
-      zres: f.local('i64'),
-      spres: f.local('i64'),
-      of: f.local('i64'),
-      cf: f.local('i32'),
-      af: f.local('i32'),
-    };
+    this.flags = new RegionFlags(f, cpu, imports);
   }
 
-  load(registers: Iterable<number>, flags: boolean): void {
-    const { f, cpu } = this;
+  load(registers: Iterable<number>): void {
     for (const register of registers)
-      f.set(this.registers[register]!, i64.load(cpu, CPU.regs + register * 8));
-    if (!flags) return;
-    for (const word of FLAG_WORDS) {
-      const local = this.flags[word];
-      if (local.type === 'i64') f.set(local as Local<'i64'>, i64.load(cpu, CPU[word]));
-      else f.set(local as Local<'i32'>, i32.load(cpu, CPU[word]));
-    }
+      this.f.set(this.registers[register]!, i64.load(this.cpu, CPU.regs + register * 8));
   }
 
-  store(registers: Iterable<number>, flags: boolean): void {
-    const { f, cpu } = this;
-    for (const register of registers) f.store(cpu, this.registers[register]!, CPU.regs + register * 8);
-    if (flags) for (const word of FLAG_WORDS) f.store(cpu, this.flags[word], CPU[word]);
-  }
-
-  /** Emits the pending flags into their locals; what is pending stays known (for side exits). */
-  emitPending(): void {
-    for (const word of FLAG_WORDS) {
-      const value = this.pending[word];
-      if (value !== null) this.f.set(this.flags[word], value);
-    }
-  }
-
-  flush(): void {
-    this.emitPending();
-    this.pending = nothingPending();
+  store(registers: Iterable<number>): void {
+    for (const register of registers)
+      this.f.store(this.cpu, this.registers[register]!, CPU.regs + register * 8);
   }
 }
 
@@ -352,7 +301,7 @@ export class TranslatorSemantics extends EmittingSemantics {
         : instruction.displacement;
       const part = (slot: number): I64 => {
         if (slot === CPU.zero) return i64.const(0);
-        if (slot === CPU.page) return this.state.page;
+        if (slot === CPU.page) return this.state.base;
         return this.use((slot - CPU.regs) >>> 3);
       };
       const index = part(instruction.index);
@@ -406,23 +355,20 @@ export class TranslatorSemantics extends EmittingSemantics {
 
   // --- Flags ---
 
+  /** Only some paths lead through what is being emitted. */
+  private get conditional(): boolean {
+    return this.f.depth > this.depth;
+  }
+
   private setWord(word: FlagWord, value: Expr): void {
-    const { state, f } = this;
-    state.flagsUsed = true;
-    state.flagsDirty = true;
-    state.pending.compared = null;
-    const conditional = f.depth > this.depth;
-    if (conditional) this.conditionalFlags = true;
-    if (conditional || this.direct) {
-      // On some paths only: the local itself. What was pending has been flushed (see build.ts).
-      f.set(state.flags[word], value);
-      state.pending[word] = null;
-    } else state.pending[word] = value;
+    const { flags } = this.state;
+    if (this.conditional) this.conditionalFlags = true;
+    if (this.conditional || this.direct) flags.setDirect(word, value);
+    else flags.set(word, value);
   }
 
   protected word<T extends 'i32' | 'i64'>(word: FlagWord, _type: T): Expr<T> {
-    this.state.flagsUsed = true;
-    return (this.state.pending[word] ?? this.state.flags[word]) as Expr<T>;
+    return this.state.flags.word(word, !this.conditional) as Expr<T>;
   }
 
   zsp(result: I64): void {
@@ -443,8 +389,8 @@ export class TranslatorSemantics extends EmittingSemantics {
     this.setWord('af', i32.wrap(value));
   }
 
-  compared(a: I64, b: I64): void {
-    if (this.f.depth === this.depth && !this.direct) this.state.pending.compared = { a, b };
+  operation(kind: 'sub' | 'add', a: I64, b: I64, bits: number): void {
+    if (!this.conditional && !this.direct) this.state.flags.setOperation({ kind, a, b, bits });
   }
 
   getCf(): I32 {
@@ -452,9 +398,9 @@ export class TranslatorSemantics extends EmittingSemantics {
   }
 
   protected override positiveCondition(pair: number): I32 {
-    const { compared } = this.state.pending;
-    if (compared !== null) {
-      const { a, b } = compared;
+    const { operation } = this.state.flags;
+    if (operation?.kind === 'sub') {
+      const { a, b } = operation;
       if (pair === 1) return i64.lt_u(a, b);
       if (pair === 2) return i64.eq(a, b);
       if (pair === 3) return i64.le_u(a, b);
@@ -512,15 +458,15 @@ export class TranslatorSemantics extends EmittingSemantics {
   }
 
   next(): I64 {
-    return i64.add(this.state.page, this.offset + this.instruction.length);
+    return i64.add(this.state.base, this.offset + this.instruction.length);
   }
 
   here(): I64 {
-    return i64.add(this.state.page, this.offset);
+    return i64.add(this.state.base, this.offset);
   }
 
   target(): I64 {
-    return i64.add(this.state.page, this.offset + this.instruction.length + this.instruction.immediateLow);
+    return i64.add(this.state.base, this.offset + this.instruction.length + this.instruction.immediateLow);
   }
 
   jump(): void {
@@ -547,16 +493,14 @@ export class TranslatorSemantics extends EmittingSemantics {
   /** Calls into TypeScript that look at registers or flags: they see the state, and what they change is read back. */
   private seen(callee: Callee, ...args: I32[]): I32 {
     const { f, state } = this;
-    state.flagsUsed = true;
-    state.flagsDirty = true;
-    state.flush();
-    for (let i = 0; i < 16; i++) {
-      state.used.add(i);
-      state.dirty.add(i);
-    }
-    state.store(state.dirty, true);
+    const { flags } = state;
+    flags.settleAll();
+    for (let i = 0; i < 16; i++) state.used.add(i);
+    state.store(state.used);
     const result = f.let(call('i32', callee, ...args));
-    state.load(state.used, true);
+    for (let i = 0; i < 16; i++) state.dirty.add(i);
+    state.load(state.used);
+    flags.reload();
     return result;
   }
 }

@@ -24,6 +24,8 @@ export interface Emission {
   entering(index: number, merge: boolean): void;
   /** Emits a node's code; it leaves through `go(successor)`, which must be the last thing on every path. */
   node(index: number, go: (successor: number) => void): void;
+  /** Emitted ahead of every way from a node (null: from the dispatcher) to a node. */
+  going(from: number | null, to: number): void;
   /** Emitted before a branch to where several ways meet. */
   branching(): void;
   /** Emitted where control is about to go backwards to a node. */
@@ -52,6 +54,7 @@ export function emitGraph(graph: Graph, emission: Emission): void {
 
   const go = (from: number, to: number): void => {
     const backwards = rpo[to]! <= rpo[from]!;
+    emission.going(from === ROOT ? null : from, to);
     if (from !== ROOT && (merges.has(to) || heads.has(to) || dispatched.includes(to))) emission.branching();
     if (backwards) {
       emission.backwards(to);
