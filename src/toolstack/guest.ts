@@ -46,7 +46,7 @@ export interface ConsoleUse {
 
 /** @throws Failure, UsageError, ImageError, BuildError */
 export async function loadGuest(options: BootOptions, use: ConsoleUse, images: ImageOptions): Promise<Guest> {
-  const symbolFile = options.symbols === null ? null : await read(options.symbols);
+  const symbolFile = options.symbols === null ? null : await readUserFile(options.symbols);
   const symbols = symbolFile && (await naming(options.symbols!, () => Symbols.parse(symbolFile)));
   const { name, file } = await kernelFile(options, images);
   const kernel = await naming(name, async () => readKernel(await unpackedKernel(file, images)));
@@ -54,31 +54,35 @@ export async function loadGuest(options: BootOptions, use: ConsoleUse, images: I
   const pages = (options.memory * 1024) / PAGE_SIZE;
   const cmdline = commandLine(options, use);
   planDomain({ kernel, ramdisk, cmdline, pages });
-  const usesEmergencyConsole = kernel.description.guestOs !== 'linux' || /\bearlyprintk=\S*xen/.test(cmdline);
   return {
     name: NAME,
     kernel,
     ramdisk,
     cmdline,
-    usesEmergencyConsole,
+    usesEmergencyConsole: usesEmergencyConsole(kernel, cmdline),
     pages,
     symbols,
     title: `${name}, ${options.memory / 1024} MiB`,
   };
 }
 
+/** Whether what a kernel prints on the emergency console is meant to be seen. */
+export function usesEmergencyConsole(kernel: KernelImage, cmdline: string): boolean {
+  return kernel.description.guestOs !== 'linux' || /\bearlyprintk=\S*xen/.test(cmdline);
+}
+
 async function kernelFile(
   { kernel, kernelPackage }: BootOptions,
   images: ImageOptions,
 ): Promise<{ name: string; file: Uint8Array }> {
-  if (kernel !== null) return { name: kernel, file: await read(kernel) };
+  if (kernel !== null) return { name: kernel, file: await readUserFile(kernel) };
   const fetched = await fetchKernel(kernelPackage, images);
   return { name: `${fetched.package} ${fetched.version}`, file: fetched.kernel };
 }
 
 async function ramdiskFile(options: BootOptions, images: ImageOptions): Promise<Uint8Array | null> {
   if (usesOurRamdisk(options)) return shellInitramfs(images);
-  return typeof options.ramdisk === 'string' ? read(options.ramdisk) : null;
+  return typeof options.ramdisk === 'string' ? readUserFile(options.ramdisk) : null;
 }
 
 /** The kernel's command line: what is said (or the default), what our initramfs wants to know, what is appended. */
@@ -100,7 +104,7 @@ function usesOurRamdisk({ ramdisk, kernelPackage }: BootOptions): boolean {
 }
 
 /** Adds to an error of the builder which file it is about. */
-async function naming<T>(name: string, work: () => T | Promise<T>): Promise<T> {
+export async function naming<T>(name: string, work: () => T | Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
@@ -114,7 +118,8 @@ const REASONS: Readonly<Record<string, string>> = {
   EACCES: 'permission denied',
 };
 
-async function read(path: string): Promise<Uint8Array> {
+/** A file of the user's. @throws Failure */
+export async function readUserFile(path: string): Promise<Uint8Array> {
   try {
     return await readFile(path);
   } catch (error) {

@@ -10,7 +10,10 @@ import { type Memory, PAGE_SIZE } from '../machine/memory.ts';
 import { dispatch, type PcpuMessage, runPcpu } from '../machine/pcpu.ts';
 import { ActivityBoard, createProcessor, PHASE, type ProcessorOptions } from '../x86/index.ts';
 import { CPU } from '../x86/state.ts';
+import { type DomainDump, describeForDump } from '../xen/dump.ts';
+import { HypercallError } from '../xen/hypercall.ts';
 import { Hypervisor, type HypervisorHost } from '../xen/hypervisor.ts';
+import { ERRNO } from '../xen/public/errno.ts';
 
 /** What the machine itself tells, beside the hypervisor's control interface. */
 export class Instruments {
@@ -32,6 +35,13 @@ export class Instruments {
   instructions(domid: number): number {
     const vcpus = this.hypervisor.domain(domid)?.vcpus ?? [];
     return vcpus.reduce((sum, { cpu }) => sum + cpu.number(CPU.instructions), 0);
+  }
+
+  /** The domain's state and where its pages are. Pause it first. @throws HypercallError ESRCH */
+  describeForDump(domid: number): DomainDump {
+    const domain = this.hypervisor.domain(domid);
+    if (domain === undefined) throw new HypercallError(ERRNO.ESRCH, `there is no domain ${domid}`);
+    return describeForDump(domain);
   }
 }
 

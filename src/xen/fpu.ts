@@ -47,3 +47,23 @@ export function loadFxsave(vcpu: Vcpu, image: Uint8Array): void {
   }
   u8.set(image.subarray(FXSAVE.xmm, FXSAVE.xmm + 256), at + CPU.xmm);
 }
+
+/** The reverse of {@link loadFxsave}: into the first 512 bytes of an image. */
+export function saveFxsave({ memory, cpu }: Vcpu, image: Uint8Array): void {
+  const { u8 } = memory;
+  const at = cpu.address;
+  const view = new DataView(image.buffer, image.byteOffset, image.byteLength);
+  const fsw = memory.read16(at + CPU.fsw);
+  view.setUint16(FXSAVE.fcw, memory.read16(at + CPU.fcw), true);
+  view.setUint16(FXSAVE.fsw, fsw, true);
+  image[FXSAVE.ftw] = u8[at + CPU.ftw]!;
+  view.setUint16(FXSAVE.fop, memory.read16(at + CPU.fop), true);
+  image.set(u8.subarray(at + CPU.fip, at + CPU.fip + 8), FXSAVE.fip);
+  image.set(u8.subarray(at + CPU.fdp, at + CPU.fdp + 8), FXSAVE.fdp);
+  view.setUint32(FXSAVE.mxcsr, cpu.get(CPU.mxcsr), true);
+  for (let index = 0; index < 8; index++) {
+    const from = at + CPU.st + ((((fsw >>> 11) & 7) + index) & 7) * 16;
+    image.set(u8.subarray(from, from + 10), FXSAVE.st + index * 16);
+  }
+  image.set(u8.subarray(at + CPU.xmm, at + CPU.xmm + 256), FXSAVE.xmm);
+}

@@ -161,16 +161,19 @@ export type SchedulerParameters = Static<typeof SchedulerParameters>;
 
 export const DomainScheduling = Type.Object(
   {
-    weight: Type.Integer({ minimum: 1, maximum: 65535 }),
-    mcuAdvance: Type.Integer({
-      minimum: 1,
-      maximum: 2 ** 31,
-      description: 'Virtual time for one charging unit.',
+    mcuAdvance: Type.Number({
+      exclusiveMinimum: 0,
+      maximum: 2 ** 20,
+      description: 'Virtual time for each charging unit of 100 us: twice as much is half the share.',
     }),
-    warpBack: Type.Boolean({ description: 'It may borrow.' }),
-    warpValue: Type.Integer({ minimum: 0, maximum: 2 ** 31, description: 'How far ahead, in virtual time.' }),
-    warpLimit: Micros,
-    unwarpTime: Micros,
+    warpback: Type.Boolean({ description: 'It borrows when it wakes.' }),
+    warpValue: Type.Number({
+      minimum: 0,
+      maximum: 2 ** 31,
+      description: 'How far ahead it is then, virtual time.',
+    }),
+    warpLimit: { ...Micros, description: 'For how long it may run so, microseconds; 0: without limit.' },
+    unwarpTime: { ...Micros, description: 'Until it may again, microseconds.' },
   },
   { ...closed, description: 'A domain’s parameters of Borrowed Virtual Time.' },
 );

@@ -1,0 +1,516 @@
+/**
+ * The toolstack itself: owns a machine and its domains, in this process.
+ *
+ * When a domain shuts down, what its configuration says is done with it (on_poweroff and the like). A name belongs to
+ * one domain from the moment that it is asked for; what is done to one domain is done one after the other.
+ */
+import { machine as hostMachine, hostname, version as kernelVersion, release, totalmem } from 'node:os';
+import { performance } from 'node:perf_hooks';
+import { BuildError } from '../../dom0/builder/error.ts';
+import { OutOfFrames } from '../../machine/frames.ts';
+import { PcpuError } from '../../machine/pcpu.ts';
+import { ERRNO } from '../../xen/public/errno.ts';
+import { Failure } from '../failure.ts';
+import { ImageError, type ImageOptions } from '../images/index.ts';
+import { MAX_DOMAIN_MEMORY, Machine, type StartPcpu } from '../machine.ts';
+import type { DomainEnd } from '../running-domain.ts';
+import { dumpCore } from './core-dump.ts';
+import { ToolstackError } from './errors.ts';
+import { GuestLoader } from './guest-loader.ts';
+import { ManagedDomain, shutdownReason } from './managed-domain.ts';
+import { MessageLog } from './message-log.ts';
+import type {
+  DomainConfig,
+  DomainEvent,
+  DomainInfo,
+  DomainScheduling,
+  HostInfo,
+  SchedulerParameters,
+  Trigger,
+  VcpuInfo,
+} from './model.ts';
+import { NAME_PATTERN } from './names.ts';
+import {
+  type ConsoleConnection,
+  type ConsoleViewer,
+  DOMAIN_0,
+  parseCpus,
+  type Replay,
+  type Toolstack,
+} from './toolstack.ts';
+
+export interface LocalOptions {
+  readonly startPcpu: StartPcpu;
+  readonly images: ImageOptions;
+  /** Of Xenolith, for {@link Toolstack.host}. */
+  readonly version: string;
+  /** Memory of the machine for its domains, KiB; left out: as much as the host has, up to what a machine can have. */
+  readonly memory?: number;
+  /** Where core dumps go that a domain's configuration asks for. */
+  readonly dumpFolder: string;
+  /** Takes what is worth a line in the daemon's log. */
+  readonly say: (line: string) => void;
+}
+
+const DOMAIN_0_NAME = 'Domain-0';
+/** MHz of the time-stamp counter. */
+const TSC_MHZ = 1000;
+
+export class LocalToolstack implements Toolstack {
+  /** Fails when the machine's processor dies. */
+  readonly dead: Promise<never>;
+  private readonly machine: Machine;
+  private readonly options: LocalOptions;
+  private readonly loader: GuestLoader;
+  private readonly messages = new MessageLog();
+  private readonly domains = new Map<number, ManagedDomain>();
+  /** Names that are taken, by domains and by those that are being made. */
+  private readonly names = new Set([DOMAIN_0_NAME]);
+  private readonly listeners = new Set<(event: DomainEvent) => void>();
+  private readonly started = Date.now();
+  private stopped = false;
+
+  private constructor(machine: Machine, options: LocalOptions) {
+    this.machine = machine;
+    this.options = options;
+    this.dead = machine.dead;
+    this.loader = new GuestLoader(options.images);
+  }
+
+  /** Switches a machine on. */
+  static async start(options: LocalOptions): Promise<LocalToolstack> {
+    const memory = options.memory ?? Math.min(MAX_DOMAIN_MEMORY, totalmem() >>> 10);
+    const machine = await Machine.start(memory, options.startPcpu, options.say);
+    const toolstack = new LocalToolstack(machine, options);
+    toolstack.note(`Xenolith ${options.version}, ${machine.frames.total >> 8} MiB of machine memory`);
+    return toolstack;
+  }
+
+  /** Tells of everything that happens to domains. @returns ends that */
+  listen(listener: (event: DomainEvent) => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  /** Names of the domains that there are, without Domain 0. */
+  get domainNames(): string[] {
+    return [...this.domains.values()].map(({ name }) => name);
+  }
+
+  /** Switches the machine off, with all domains. */
+  async stop(): Promise<void> {
+    this.stopped = true;
+    for (const domain of [...this.domains.values()]) await this.remove(domain).catch(() => {});
+    await this.machine.powerOff();
+  }
+
+  // --- The machine ---
+
+  async host(): Promise<HostInfo> {
+    const { totalPages, freePages } = await this.ask(() => this.machine.control.machineInfo());
+    return {
+      version: this.options.version,
+      xenVersion: '4.17',
+      processors: 1,
+      mhz: TSC_MHZ,
+      totalMemory: totalPages * 4,
+      freeMemory: freePages * 4,
+      scheduler: 'bvt',
+      host: hostname(),
+      release: release(),
+      kernelVersion: kernelVersion(),
+      machine: hostMachine(),
+      uptime: (Date.now() - this.started) / 1000,
+    };
+  }
+
+  async log(clear = false): Promise<string> {
+    const text = this.messages.read();
+    if (clear) this.messages.clear();
+    return text;
+  }
+
+  // --- Domains ---
+
+  async list(): Promise<DomainInfo[]> {
+    const [infos, machine] = await this.ask(() =>
+      Promise.all([this.machine.control.listDomains(), this.machine.control.machineInfo()]),
+    );
+    const guests = infos.reduce((sum, { totalPages }) => sum + totalPages, 0);
+    const list = [this.domain0(machine.totalPages - machine.freePages - guests)];
+    for (const info of infos) {
+      const domain = this.domains.get(info.domid);
+      if (domain) list.push(domain.info(info));
+    }
+    return list.sort((a, b) => a.domid - b.domid);
+  }
+
+  async domain(domid: number): Promise<DomainInfo> {
+    const found = (await this.list()).find((each) => each.domid === domid);
+    if (!found) throw noDomain(domid);
+    return found;
+  }
+
+  async create(config: DomainConfig, paused = false): Promise<DomainInfo> {
+    const domain = await this.make(config);
+    if (!paused) await this.ask(() => domain.running.unpause());
+    return this.domain(domain.id);
+  }
+
+  async destroy(domid: number): Promise<void> {
+    await this.remove(this.need(domid));
+  }
+
+  async shutdown(domid: number, how: 'poweroff' | 'reboot' = 'poweroff'): Promise<void> {
+    const domain = this.need(domid);
+    const info = await this.domain(domid);
+    if (info.shutdown !== null) throw new ToolstackError('busy', `domain ${domid} has shut down already`);
+    domain.control('shutdown', how);
+  }
+
+  async pause(domid: number): Promise<void> {
+    this.need(domid);
+    if (!(await this.domain(domid)).paused) await this.ask(() => this.machine.control.pauseDomain(domid));
+  }
+
+  async unpause(domid: number): Promise<void> {
+    this.need(domid);
+    if ((await this.domain(domid)).paused) await this.ask(() => this.machine.control.unpauseDomain(domid));
+  }
+
+  async rename(domid: number, name: string): Promise<void> {
+    const domain = this.need(domid);
+    if (domain.name === name) return;
+    if (!new RegExp(NAME_PATTERN).test(name)) {
+      throw new ToolstackError('invalid', `${JSON.stringify(name)} cannot be a domain's name`);
+    }
+    this.takeName(name);
+    this.names.delete(domain.name);
+    domain.rename(name);
+    this.happened(domain, 'renamed', null);
+  }
+
+  async configuration(domid: number): Promise<DomainConfig> {
+    return this.need(domid).config;
+  }
+
+  async setConfiguration(domid: number, config: DomainConfig): Promise<void> {
+    const domain = this.need(domid);
+    // It goes on under the name that it has; `rename` is how that changes.
+    domain.config = { ...config, name: domain.name };
+  }
+
+  async wait(domid: number, until: 'shutdown' | 'death'): Promise<DomainEvent> {
+    const domain = this.domains.get(domid);
+    const gone = (name: string): DomainEvent => ({ kind: 'destroyed', domid, name, reason: null });
+    if (!domain) return gone('');
+    const { shutdown } = await this.domain(domid).catch(() => ({ shutdown: null }));
+    if (this.domains.get(domid) !== domain) return gone(domain.name);
+    if (shutdown !== null && until === 'shutdown') {
+      return { kind: 'shutdown', domid, name: domain.name, reason: shutdown };
+    }
+    return new Promise((resolve) => {
+      const stop = this.listen((event) => {
+        if (event.domid !== domid) return;
+        if (event.kind !== 'destroyed' && !(event.kind === 'shutdown' && until === 'shutdown')) return;
+        stop();
+        resolve(event);
+      });
+    });
+  }
+
+  // --- CPU and memory ---
+
+  async vcpus(domid: number): Promise<VcpuInfo[]> {
+    const { running, blocked, paused, cpuTime, ...info } = await this.domain(domid);
+    return Array.from({ length: info.maxVcpus }, (_, vcpu) => ({
+      vcpu,
+      online: vcpu < info.vcpus,
+      running,
+      blocked: blocked && !paused,
+      cpu: 0,
+      cpuTime: cpuTime / info.maxVcpus,
+      affinity: null,
+    }));
+  }
+
+  async setVcpus(domid: number, count: number): Promise<void> {
+    const domain = this.need(domid);
+    const { maxVcpus } = await this.domain(domid);
+    if (!Number.isInteger(count) || count < 1 || count > maxVcpus) {
+      throw new ToolstackError('invalid', `${count} virtual CPUs: domain ${domid} can have 1 to ${maxVcpus}`);
+    }
+    for (let vcpu = 0; vcpu < maxVcpus; vcpu++) {
+      const availability = vcpu < count ? 'online' : 'offline';
+      const path = `cpu/${vcpu}/availability`;
+      if (domain.readNode(path) !== availability) domain.writeNode(path, availability);
+    }
+  }
+
+  async setAffinity(domid: number, vcpu: number | null, cpus: string): Promise<void> {
+    this.need(domid);
+    const { processors } = await this.host();
+    const { maxVcpus } = await this.domain(domid);
+    if (vcpu !== null && !(vcpu < maxVcpus)) {
+      throw new ToolstackError('invalid', `domain ${domid} has no virtual CPU ${vcpu}`);
+    }
+    // A machine of one processor has nothing to choose from, and every choice that it has is what it does.
+    if (parseCpus(cpus, processors).length === processors) return;
+    throw new ToolstackError('unsupported', 'this machine does not pin virtual CPUs');
+  }
+
+  async setMemory(domid: number, kib: number): Promise<void> {
+    const domain = this.need(domid);
+    const most = Number(domain.readNode('memory/static-max'));
+    if (kib < 1024 || kib > most) {
+      throw new ToolstackError(
+        'invalid',
+        `${kib} KiB: the balloon of domain ${domid} goes up to ${most} KiB`,
+      );
+    }
+    domain.writeNode('memory/target', String(Math.floor(kib)));
+  }
+
+  async setMaxMemory(domid: number, _kib: number): Promise<void> {
+    this.need(domid);
+    throw new ToolstackError('unsupported', 'this machine does not change the maximum of a domain that runs');
+  }
+
+  async scheduler(): Promise<SchedulerParameters> {
+    throw new ToolstackError('unsupported', 'this machine has no scheduler with parameters');
+  }
+
+  async setScheduler(_parameters: SchedulerParameters): Promise<void> {
+    await this.scheduler();
+  }
+
+  async domainScheduling(domid: number): Promise<DomainScheduling> {
+    this.need(domid);
+    throw new ToolstackError('unsupported', 'this machine has no scheduler with parameters');
+  }
+
+  async setDomainScheduling(domid: number, _parameters: Partial<DomainScheduling>): Promise<void> {
+    await this.domainScheduling(domid);
+  }
+
+  // --- Into the guest ---
+
+  async sysrq(domid: number, letter: string): Promise<void> {
+    const domain = this.need(domid);
+    if (!/^[\x21-\x7e]$/.test(letter)) throw new ToolstackError('invalid', 'a SysRq is one character');
+    domain.control('sysrq', letter);
+  }
+
+  async trigger(domid: number, trigger: Trigger, vcpu = 0): Promise<void> {
+    this.need(domid);
+    switch (trigger) {
+      case 'nmi':
+        await this.ask(() => this.machine.control.sendTrigger(domid, 'nmi', vcpu));
+        return;
+      case 'power':
+        return this.shutdown(domid, 'poweroff');
+      case 'reset':
+        return this.shutdown(domid, 'reboot');
+      default:
+        throw new ToolstackError('unsupported', `a paravirtual domain knows no ${trigger}`);
+    }
+  }
+
+  async dumpCore(domid: number, path: string): Promise<void> {
+    this.need(domid);
+    await this.ask(() => dumpCore(this.machine, domid, path));
+  }
+
+  async console(domid: number, viewer: ConsoleViewer, replay: Replay = 'unread'): Promise<ConsoleConnection> {
+    return this.need(domid).console.attach(viewer, replay);
+  }
+
+  // --- How domains come and go ---
+
+  private async make(config: DomainConfig): Promise<ManagedDomain> {
+    this.takeName(config.name);
+    try {
+      if (this.stopped) throw new ToolstackError('failed', 'the machine is being switched off');
+      for (const [key, list] of [
+        ['disk', config.disks],
+        ['vif', config.vifs],
+        ['p9', config.p9],
+      ] as const) {
+        if (list.length > 0)
+          throw new ToolstackError('unsupported', `${config.name}: ${key}: there are no such devices yet`);
+      }
+      await this.checkRoom(config);
+      const guest = await this.ask(() => this.loader.load(config));
+      const domain = await this.ask(() => ManagedDomain.build(this.machine, config, guest, this.messages));
+      this.domains.set(domain.id, domain);
+      this.note(`Domain ${domain.id} (${domain.name}) created`);
+      void domain.running.ended
+        .then((end) => this.ended(domain, end))
+        .catch((error) => this.failed(domain, error));
+      this.happened(domain, 'created', null);
+      return domain;
+    } catch (error) {
+      this.names.delete(config.name);
+      throw error;
+    }
+  }
+
+  private async checkRoom({ name, memory }: DomainConfig): Promise<void> {
+    const { freeMemory } = await this.host();
+    if (memory > freeMemory) {
+      const say = (kib: number) => `${kib >> 10} MiB`;
+      throw new ToolstackError('no-memory', `${name}: needs ${say(memory)}, and ${say(freeMemory)} are free`);
+    }
+  }
+
+  /** A domain has shut down: what its configuration says is done. */
+  private async ended(domain: ManagedDomain, end: DomainEnd): Promise<void> {
+    this.messages.close(`d${domain.id}`);
+    if (domain.dying) return;
+    const reason = shutdownReason(end.code);
+    const action = domain.action(reason);
+    if (reason === 'crash') this.messages.text('XEN', `${await domain.crashText(end)}\n`);
+    this.note(`Domain ${domain.id} (${domain.name}) shut down: ${reason}; ${action}`);
+    this.happened(domain, 'shutdown', reason);
+    domain.console.end();
+    if (action === 'coredump-destroy' || action === 'coredump-restart') await this.dumpOf(domain);
+    if (domain.dying) return;
+    switch (action) {
+      case 'preserve':
+        return;
+      case 'rename-restart':
+        await this.keepAside(domain);
+        break;
+      default:
+        await this.remove(domain);
+    }
+    if (action === 'destroy' || action === 'coredump-destroy' || this.stopped) return;
+    await this.again(domain);
+  }
+
+  private async again(domain: ManagedDomain): Promise<void> {
+    const { restartDelay } = domain;
+    if (restartDelay > 0) await new Promise((resolve) => setTimeout(resolve, restartDelay));
+    if (this.stopped) return;
+    const next = await this.make(domain.config);
+    await this.ask(() => next.running.unpause());
+  }
+
+  /** A domain that ended stays under another name, so that a new one can have its name. */
+  private async keepAside(domain: ManagedDomain): Promise<void> {
+    const { config } = domain;
+    const stamp = new Date().toISOString().replace(/^(\d+)-(\d\d)-(\d\d)T(\d\d):(\d\d).*/, '$1$2$3T$4$5Z');
+    let name = `${config.name}-${stamp}`;
+    for (let count = 2; this.names.has(name); count++) name = `${config.name}-${stamp}-${count}`;
+    await this.rename(domain.id, name);
+    // Two domains cannot have one UUID; the one that is there keeps it.
+    domain.config = { ...config, uuid: null };
+  }
+
+  private async dumpOf(domain: ManagedDomain): Promise<void> {
+    const path = `${this.options.dumpFolder}/${domain.name}`;
+    try {
+      await dumpCore(this.machine, domain.id, path);
+      this.note(`Domain ${domain.id} (${domain.name}): core dumped to ${path}`);
+    } catch (error) {
+      this.note(`Domain ${domain.id} (${domain.name}): no core dump: ${(error as Error).message}`);
+    }
+  }
+
+  private async remove(domain: ManagedDomain): Promise<void> {
+    if (domain.dying) return;
+    await this.ask(() => domain.destroy());
+    this.domains.delete(domain.id);
+    this.names.delete(domain.name);
+    this.note(`Domain ${domain.id} (${domain.name}) destroyed`);
+    this.happened(domain, 'destroyed', null);
+  }
+
+  private failed(domain: ManagedDomain, error: unknown): void {
+    this.note(`Domain ${domain.id} (${domain.name}): ${(error as Error).message}`);
+  }
+
+  // --- Small things ---
+
+  private need(domid: number): ManagedDomain {
+    if (domid === DOMAIN_0) throw new ToolstackError('invalid', 'that cannot be done to Domain 0');
+    const domain = this.domains.get(domid);
+    if (!domain) throw noDomain(domid);
+    return domain;
+  }
+
+  private takeName(name: string): void {
+    if (this.names.has(name)) {
+      throw new ToolstackError('exists', `Domain with name "${name}" already exists.`);
+    }
+    this.names.add(name);
+  }
+
+  private note(text: string): void {
+    this.messages.line('XEN', text);
+    this.options.say(text);
+  }
+
+  private happened(domain: ManagedDomain, kind: DomainEvent['kind'], reason: DomainEvent['reason']): void {
+    const event: DomainEvent = { kind, domid: domain.id, name: domain.name, reason };
+    for (const listener of [...this.listeners]) listener(event);
+  }
+
+  private domain0(pages: number): DomainInfo {
+    return {
+      domid: DOMAIN_0,
+      name: DOMAIN_0_NAME,
+      uuid: '00000000-0000-0000-0000-000000000000',
+      memory: pages * 4,
+      maxMemory: pages * 4,
+      vcpus: 1,
+      maxVcpus: 1,
+      running: true,
+      blocked: false,
+      paused: false,
+      dying: false,
+      shutdown: null,
+      crashReason: null,
+      // Time for which this thread was not waiting.
+      cpuTime: performance.eventLoopUtilization().active / 1000,
+      uptime: (Date.now() - this.started) / 1000,
+      disks: 0,
+      vifs: 0,
+    };
+  }
+
+  /** Does something on the machine; its errors become ours. */
+  private async ask<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      throw translated(error);
+    }
+  }
+}
+
+function noDomain(domid: number): ToolstackError {
+  return new ToolstackError('not-found', `Domain '${domid}' does not exist.`);
+}
+
+/** Errors of the machine, in the words of the interface. */
+function translated(error: unknown): unknown {
+  if (error instanceof OutOfFrames)
+    return new ToolstackError('no-memory', 'the machine has not enough free memory');
+  if (error instanceof Failure || error instanceof ImageError || error instanceof BuildError)
+    return new ToolstackError('invalid', error.message);
+  if (!(error instanceof PcpuError)) return error;
+  switch (error.errno) {
+    case ERRNO.ESRCH:
+      return new ToolstackError('not-found', error.message);
+    case ERRNO.ENOMEM:
+      return new ToolstackError('no-memory', error.message || 'the machine has not enough free memory');
+    case ERRNO.EINVAL:
+    case ERRNO.ENOENT:
+      return new ToolstackError('invalid', error.message);
+    default:
+      return error.name === 'OutOfFrames'
+        ? new ToolstackError('no-memory', 'the machine has not enough free memory')
+        : new ToolstackError('failed', error.message);
+  }
+}

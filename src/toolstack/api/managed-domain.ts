@@ -1,0 +1,169 @@
+/** A domain of the toolstack's: what it is made of, what it is called, its console, and what became of it. */
+import { Symbols } from '../../dom0/builder/symbols.ts';
+import { domainPath } from '../../dom0/xenstore/path.ts';
+import type { DomainInfo as ControlInfo } from '../../xen/domctl.ts';
+import type { Guest } from '../guest.ts';
+import type { Machine } from '../machine.ts';
+import { type DomainEnd, RunningDomain } from '../running-domain.ts';
+import { ConsoleHub } from './console-hub.ts';
+import type { MessageLog } from './message-log.ts';
+import type { Action, DomainConfig, DomainInfo, ShutdownReason } from './model.ts';
+import { SHUTDOWN_REASONS } from './names.ts';
+
+/** Milliseconds between two domains that take each other's place, when they end as soon as they start. */
+const LEAST_LIFE = 1000;
+
+export class ManagedDomain {
+  readonly running: RunningDomain;
+  readonly console: ConsoleHub;
+  /** What it will be made of when it is made again; its name is what it is called now. */
+  config: DomainConfig;
+  /** ms since the epoch. */
+  readonly started = Date.now();
+  /** It is being destroyed. */
+  dying = false;
+  private readonly machine: Machine;
+  private readonly guest: Guest;
+
+  private constructor(
+    machine: Machine,
+    config: DomainConfig,
+    guest: Guest,
+    running: RunningDomain,
+    hub: ConsoleHub,
+  ) {
+    this.machine = machine;
+    this.config = config;
+    this.guest = guest;
+    this.running = running;
+    this.console = hub;
+  }
+
+  /** Builds a domain, and leaves it paused. */
+  static async build(
+    machine: Machine,
+    config: DomainConfig,
+    guest: Guest,
+    log: MessageLog,
+  ): Promise<ManagedDomain> {
+    const hub = new ConsoleHub();
+    let origin = 'd?';
+    const events = {
+      onOutput: (bytes: Uint8Array) => hub.output(bytes),
+      onLog: (text: string) => {
+        log.text(origin, text);
+        if (guest.usesEmergencyConsole)
+          hub.output(new TextEncoder().encode(text.replaceAll(/\r?\n/g, '\r\n')));
+      },
+      onRoom: () => hub.room(),
+    };
+    const running = await RunningDomain.start(machine, guest, events, {
+      ...(config.uuid === null ? {} : { uuid: config.uuid }),
+      vcpus: config.maxVcpus,
+      onlineVcpus: config.vcpus,
+      maxPages: config.maxMemory / 4,
+      paused: true,
+    });
+    origin = `d${running.id}`;
+    hub.connect(running);
+    machine.store.write(`/vm/${running.uuid}/start_time`, (Date.now() / 1000).toFixed(2));
+    return new ManagedDomain(machine, config, guest, running, hub);
+  }
+
+  get id(): number {
+    return this.running.id;
+  }
+
+  get name(): string {
+    return this.config.name;
+  }
+
+  /** What is to be done when it has ended so. */
+  action(reason: ShutdownReason): Action {
+    switch (reason) {
+      case 'poweroff':
+        return this.config.onPoweroff;
+      case 'reboot':
+        return this.config.onReboot;
+      case 'crash':
+        return this.config.onCrash;
+      case 'watchdog':
+        return this.config.onWatchdog;
+      case 'suspend':
+        return 'preserve';
+      case 'soft_reset':
+        return 'destroy';
+    }
+  }
+
+  /** How long to wait until another one takes its place: a guest that dies at once must not take all our time. */
+  get restartDelay(): number {
+    return Math.max(0, LEAST_LIFE - (Date.now() - this.started));
+  }
+
+  rename(name: string): void {
+    const { store } = this.machine;
+    this.config = { ...this.config, name };
+    store.write(`${domainPath(this.id)}/name`, name);
+    store.write(`/vm/${this.running.uuid}/name`, name);
+  }
+
+  /** Writes to one of its control nodes, which the guest watches (xenstore-paths, ~/control). */
+  control(node: 'shutdown' | 'sysrq', value: string): void {
+    this.machine.store.write(`${domainPath(this.id)}/control/${node}`, value);
+  }
+
+  /** Writes to another node of its home. */
+  writeNode(path: string, value: string): void {
+    this.machine.store.write(`${domainPath(this.id)}/${path}`, value);
+  }
+
+  readNode(path: string): string | null {
+    return this.machine.store.read(`${domainPath(this.id)}/${path}`);
+  }
+
+  /** What the hypervisor says of it, with what we know. */
+  info(control: ControlInfo): DomainInfo {
+    return {
+      domid: this.id,
+      name: this.name,
+      uuid: control.uuid,
+      memory: control.totalPages * 4,
+      maxMemory: control.maxPages * 4,
+      vcpus: control.onlineVcpus,
+      maxVcpus: control.vcpus,
+      running: control.running && control.shutdown === null && !control.paused,
+      blocked: control.blocked && control.shutdown === null,
+      paused: control.paused,
+      dying: control.dying || this.dying,
+      shutdown: control.shutdown === null ? null : shutdownReason(control.shutdown),
+      crashReason: control.crashReason,
+      cpuTime: control.cpuTimeNs / 1e9,
+      uptime: (Date.now() - this.started) / 1000,
+      disks: this.config.disks.length,
+      vifs: this.config.vifs.length,
+    };
+  }
+
+  /** Why it crashed, and its state then, for the log. */
+  async crashText(end: DomainEnd): Promise<string> {
+    const why = end.crashReason ?? 'the guest itself reported it (a kernel panic)';
+    const dump = await this.running.crashDump();
+    const symbols = Symbols.ofKernel(this.guest.kernel.elf);
+    return `Domain ${this.id} (${this.name}) crashed: ${why}\n${(symbols?.annotate(dump) ?? dump).trimEnd()}`;
+  }
+
+  async destroy(): Promise<void> {
+    this.dying = true;
+    try {
+      await this.running.destroy();
+    } finally {
+      this.console.end();
+    }
+  }
+}
+
+/** @param code SHUTDOWN_* */
+export function shutdownReason(code: number): ShutdownReason {
+  return SHUTDOWN_REASONS[code] ?? 'crash';
+}
