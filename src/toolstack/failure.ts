@@ -1,4 +1,6 @@
 /** How the program ends: exit statuses, and errors that a user reads. */
+
+import { DiskError } from '../dom0/block/source.ts';
 import { BuildError } from '../dom0/builder/error.ts';
 import { OutOfFrames } from '../machine/frames.ts';
 import { PcpuError } from '../machine/pcpu.ts';
@@ -18,7 +20,7 @@ export const STATUS = {
 /** Something that a user can understand and do something about; the message is one line. */
 export class Failure extends Error {}
 
-const EXPECTED = [Failure, UsageError, ImageError, BuildError, OutOfFrames, PcpuError];
+const EXPECTED = [Failure, UsageError, ImageError, BuildError, DiskError, OutOfFrames, PcpuError];
 
 /** One line for an error: what it says if it is one of those that we foresee, else that it is a bug. */
 export function explain(error: unknown): string {

@@ -9,7 +9,13 @@ import { type KernelImage, readKernel } from '../dom0/builder/image.ts';
 import { Symbols } from '../dom0/builder/symbols.ts';
 import { PAGE_SIZE } from '../machine/memory.ts';
 import { Failure } from './failure.ts';
-import { fetchKernel, type ImageOptions, shellInitramfs, unpackedKernel } from './images/index.ts';
+import {
+  type ExtraFile,
+  fetchKernel,
+  type ImageOptions,
+  shellInitramfs,
+  unpackedKernel,
+} from './images/index.ts';
 import type { BootOptions } from './options.ts';
 
 /** On the command line: our initramfs takes lines from a program, and says when (guests/initramfs/etc/session). */
@@ -48,9 +54,9 @@ export interface ConsoleUse {
 export async function loadGuest(options: BootOptions, use: ConsoleUse, images: ImageOptions): Promise<Guest> {
   const symbolFile = options.symbols === null ? null : await readUserFile(options.symbols);
   const symbols = symbolFile && (await naming(options.symbols!, () => Symbols.parse(symbolFile)));
-  const { name, file } = await kernelFile(options, images);
+  const { name, file, modules } = await kernelFile(options, images);
   const kernel = await naming(name, async () => readKernel(await unpackedKernel(file, images)));
-  const ramdisk = await ramdiskFile(options, images);
+  const ramdisk = await ramdiskFile(options, images, modules);
   const pages = (options.memory * 1024) / PAGE_SIZE;
   const cmdline = commandLine(options, use);
   planDomain({ kernel, ramdisk, cmdline, pages });
@@ -74,14 +80,19 @@ export function usesEmergencyConsole(kernel: KernelImage, cmdline: string): bool
 async function kernelFile(
   { kernel, kernelPackage }: BootOptions,
   images: ImageOptions,
-): Promise<{ name: string; file: Uint8Array }> {
-  if (kernel !== null) return { name: kernel, file: await readUserFile(kernel) };
+): Promise<{ name: string; file: Uint8Array; modules: readonly ExtraFile[] }> {
+  if (kernel !== null) return { name: kernel, file: await readUserFile(kernel), modules: [] };
   const fetched = await fetchKernel(kernelPackage, images);
-  return { name: `${fetched.package} ${fetched.version}`, file: fetched.kernel };
+  const { modules } = fetched;
+  return { name: `${fetched.package} ${fetched.version}`, file: fetched.kernel, modules };
 }
 
-async function ramdiskFile(options: BootOptions, images: ImageOptions): Promise<Uint8Array | null> {
-  if (usesOurRamdisk(options)) return shellInitramfs(images);
+async function ramdiskFile(
+  options: BootOptions,
+  images: ImageOptions,
+  modules: readonly ExtraFile[],
+): Promise<Uint8Array | null> {
+  if (usesOurRamdisk(options)) return shellInitramfs(images, modules);
   return typeof options.ramdisk === 'string' ? readUserFile(options.ramdisk) : null;
 }
 

@@ -4,6 +4,7 @@
 import type { DataPlaneFactory } from '../dom0/backend/data-plane.ts';
 import { DataPlanes } from '../dom0/backend/data-planes.ts';
 import { PLANE_SIGNAL } from '../dom0/backend/plane-client.ts';
+import { VbdPlane } from '../dom0/block/vbd-plane.ts';
 import { Frames } from '../machine/frames.ts';
 import { MailboxReceiver } from '../machine/mailbox.ts';
 import { type Memory, PAGE_SIZE } from '../machine/memory.ts';
@@ -50,7 +51,7 @@ const PLANE_METHODS: ReadonlySet<string> = new Set(['openPlane', 'planeMessage',
 
 /** The back ends that there are. */
 function dataPlaneFactories(): ReadonlyMap<string, DataPlaneFactory> {
-  return new Map();
+  return new Map([['vbd', (link, parameters) => new VbdPlane(link, parameters)]]);
 }
 
 /** @param mailbox linear address @param post reaches Domain 0's thread, from a busy thread too */

@@ -14,6 +14,7 @@ import { MAILBOX_FRAMES, MailboxSender } from '../machine/mailbox.ts';
 import { MEMORY_MAX, Memory, PAGE_SIZE } from '../machine/memory.ts';
 import { PcpuClient, type PcpuMessage, type Remote, remote } from '../machine/pcpu.ts';
 import type { Control, Notification } from '../xen/domctl.ts';
+import { DiskService } from './devices/disk-service.ts';
 import type { Instruments } from './hypervisor-thread.ts';
 import { Profiler } from './profile.ts';
 
@@ -59,6 +60,8 @@ export class Machine {
   readonly store = new XenstoreClient(this.xenstore);
   /** Makes the halves of back ends that run on the hypervisor's thread. */
   readonly planes: PlaneOpener;
+  /** The disks of its domains. */
+  readonly disks: DiskService;
   /** Fails when the processor dies; never settles otherwise. */
   readonly dead: Promise<never>;
   private readonly client: PcpuClient;
@@ -90,6 +93,7 @@ export class Machine {
       signal: (a, b) => this.client.signal(a, b),
     });
     this.planes = this.planeClient;
+    this.disks = new DiskService(this);
     this.control = remote<Control>(this.client);
     this.instruments = remote<Instruments>(this.client);
     this.thread = start(
@@ -136,6 +140,8 @@ export class Machine {
   async powerOff(): Promise<void> {
     this.client.stop();
     await this.thread.terminate();
+    this.planeClient.fail(new Error('the machine was switched off'));
+    await this.disks.close();
   }
 
   private notified(notification: Notification | PlaneNotification): void {

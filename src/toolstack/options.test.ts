@@ -14,6 +14,7 @@ describe('options', () => {
       trace: false,
       translate: true,
       profile: false,
+      disks: [],
       symbols: null,
       quiet: false,
     });
@@ -21,7 +22,7 @@ describe('options', () => {
 
   it('takes every option', () => {
     const line =
-      '--kernel=vmlinuz --no-ramdisk --cmdline=a --append b --memory 64 --trace --no-translator --profile --symbols s -q';
+      '--kernel=vmlinuz --no-ramdisk --cmdline=a --append b --memory 64 --trace --no-translator --profile --disk=d.img,,xvda,r --symbols s -q';
     expect(parseOptions(line.split(' '))).toEqual({
       command: 'boot',
       kernel: 'vmlinuz',
@@ -33,6 +34,7 @@ describe('options', () => {
       trace: true,
       translate: false,
       profile: true,
+      disks: [expect.objectContaining({ target: 'd.img', vdev: 'xvda', readonly: true })],
       symbols: 's',
       quiet: true,
     });
@@ -52,6 +54,7 @@ describe('options', () => {
     [['--kernel', 'a', '--kernel-package', 'cloud'], 'exclude each other'],
     [['--ramdisk', 'a', '--no-ramdisk'], 'exclude each other'],
     [['--kernel-package', 'arch'], 'choose one of debian, cloud, backports, grub'],
+    [['--disk', 'd.img'], '--disk "d.img": vdev is missing'],
     [['--memory', '12Q'], 'not a size'],
     [['--memory', '-1'], 'memory'],
     [['--memory', '0'], 'multiple of 4 KiB'],

@@ -2,6 +2,8 @@
  * The command line of xenolith: what it accepts, what it says about itself.
  */
 import { parseArgs } from 'node:util';
+import { DiskError } from '../dom0/block/source.ts';
+import { type DiskSpec, parseDiskSpec } from './devices/disk-spec.ts';
 import { KERNEL_NAMES, type KernelName } from './images/index.ts';
 
 /** The command line is wrong: exit status 2. */
@@ -24,6 +26,8 @@ export interface BootOptions {
   translate: boolean;
   /** Sample where the time goes, and print it at the end. */
   profile: boolean;
+  /** Its disks. */
+  disks: readonly DiskSpec[];
   /** A System.map, or an ELF file with symbols. */
   symbols: string | null;
   quiet: boolean;
@@ -50,6 +54,7 @@ processor made of WebAssembly. Without options: Debian's stock kernel and a shel
   --no-translator        interpret everything: slow, and simple to compare with
   --profile              print at the end what the time went to
   --trace                print every hypercall and its result on standard error
+  --disk SPEC            a virtual disk, as xl.cfg has them: file.img,,xvda (repeatable)
   --symbols FILE         System.map or ELF file that names addresses in a crash dump
                          (Linux kernels carry their own symbols)
   -q, --quiet            no progress messages
@@ -74,6 +79,7 @@ const OPTIONS = {
   trace: { type: 'boolean' },
   'no-translator': { type: 'boolean' },
   profile: { type: 'boolean' },
+  disk: { type: 'string', multiple: true },
   symbols: { type: 'string' },
   quiet: { type: 'boolean', short: 'q' },
   help: { type: 'boolean', short: 'h' },
@@ -102,6 +108,7 @@ export function parseOptions(args: readonly string[]): Options {
     trace: values.trace ?? false,
     translate: !(values['no-translator'] ?? false),
     profile: values.profile ?? false,
+    disks: disks(values.disk ?? []),
     symbols: file('symbols', values.symbols) ?? null,
     quiet: values.quiet ?? false,
   };
@@ -120,6 +127,14 @@ function parse(args: readonly string[]) {
 function file(option: string, name: string | undefined): string | undefined {
   if (name === '') throw new UsageError(`--${option} needs the name of a file`);
   return name;
+}
+
+function disks(texts: readonly string[]): DiskSpec[] {
+  try {
+    return texts.map(parseDiskSpec);
+  } catch (error) {
+    throw error instanceof DiskError ? new UsageError(`--${error.message}`) : error;
+  }
 }
 
 function kernelPackage(name: string): KernelName {

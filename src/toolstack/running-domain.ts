@@ -5,6 +5,7 @@ import { Connection } from '../dom0/xenstore/protocol.ts';
 import { XenstoreRing } from '../dom0/xenstore/ring.ts';
 import { PAGE_SIZE } from '../machine/memory.ts';
 import { SHUTDOWN } from '../xen/public/sched.ts';
+import type { DiskSpec } from './devices/disk-spec.ts';
 import { removeDomainNodes, writeDomainNodes } from './domain-nodes.ts';
 import type { Guest } from './guest.ts';
 import type { Machine } from './machine.ts';
@@ -29,6 +30,8 @@ export interface DomainOptions {
   readonly onlineVcpus?: number;
   /** The most frames that it may own; left out: those that the guest starts with. */
   readonly maxPages?: number;
+  /** Its disks from the start. */
+  readonly disks?: readonly DiskSpec[];
   /** Is left paused; {@link RunningDomain.unpause} lets it run. */
   readonly paused?: boolean;
 }
@@ -135,6 +138,7 @@ export class RunningDomain {
       cmdline: guest.cmdline,
     };
     writeDomainNodes(machine.store, facts, built);
+    for (const disk of options.disks ?? []) await machine.disks.attach(id, disk);
     machine.xenstore.introduce(id);
   }
 
@@ -173,6 +177,7 @@ export class RunningDomain {
     machine.listen(id, null);
     this.end({ code: SHUTDOWN.poweroff, crashReason: null });
     await machine.control.destroyDomain(id);
+    await machine.disks.removeAll(id);
     machine.xenstore.release(id);
     removeDomainNodes(machine.store, id, this.uuid);
   }

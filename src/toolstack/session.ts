@@ -155,7 +155,10 @@ export class Session {
       },
       onRoom: () => this.input.pump(),
     };
-    this.domain = await RunningDomain.start(this.machine!, guest, events, { trace: this.options.trace });
+    this.domain = await RunningDomain.start(this.machine!, guest, events, {
+      trace: this.options.trace,
+      disks: this.options.disks,
+    });
     if (!this.scripted) this.input.connect(this.domain);
     const end = await this.domain.ended;
     this.input.connect(null);

@@ -9,6 +9,8 @@
 import { unpackKernel } from '../../dom0/builder/image.ts';
 import type { Apt, Offer } from './apt.ts';
 import { Cache, sha256 } from './cache.ts';
+import type { ExtraFile } from './initramfs.ts';
+import { kernelModules, MODULE_FILES } from './modules.ts';
 import { fetchPackageFiles, type ImageOptions } from './package-files.ts';
 import { SILENT } from './progress.ts';
 
@@ -23,9 +25,11 @@ export interface KernelFiles {
   readonly kernel: Uint8Array;
   /** Its System.map, if the package has a real one (Debian's is in the -dbg package). */
   readonly systemMap: Uint8Array | null;
+  /** Its modules that an initramfs needs, as files for it. */
+  readonly modules: readonly ExtraFile[];
 }
 
-const LINUX_FILES = { kernel: /^boot\/vmlinuz-/, systemMap: /^boot\/System\.map-/ };
+const LINUX_FILES = { kernel: /^boot\/vmlinuz-/, systemMap: /^boot\/System\.map-/, ...MODULE_FILES };
 /** A System.map shorter than this only says where the real one is. */
 const SYSTEM_MAP_LEAST = 10_000;
 
@@ -74,7 +78,14 @@ async function backportedKernel(apt: Apt): Promise<Offer | null> {
  */
 export async function fetchKernel(name: KernelName, options: ImageOptions = {}): Promise<KernelFiles> {
   const { find, files, what } = RECIPES[name];
-  const found = await fetchPackageFiles(`kernel-${name}`, what, find, files, ['kernel'], options);
+  const found = await fetchPackageFiles(
+    `kernel-with-modules-${name}`,
+    what,
+    find,
+    files,
+    ['kernel'],
+    options,
+  );
   const systemMap = found.files.get('systemMap');
   return {
     name,
@@ -82,6 +93,7 @@ export async function fetchKernel(name: KernelName, options: ImageOptions = {}):
     version: found.version,
     kernel: found.files.get('kernel')!,
     systemMap: systemMap && systemMap.length >= SYSTEM_MAP_LEAST ? systemMap : null,
+    modules: kernelModules(found),
   };
 }
 

@@ -1,0 +1,219 @@
+/** Disks and images in the host's files. */
+import {
+  close as closeDescriptor,
+  constants,
+  fdatasync,
+  fstat,
+  ftruncate,
+  open,
+  read,
+  readv,
+  type Stats,
+  write,
+  writev,
+} from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { promisify } from 'node:util';
+import { type BlockSource, bytesOf, DiskError, type RandomAccess } from '../../dom0/block/source.ts';
+import { SECTOR_SIZE } from '../../xen/public/io/blkif.ts';
+
+/** Buffers that one system call takes (IOV_MAX). */
+const MAX_BUFFERS = 1024;
+
+const statOf = promisify(fstat) as (fd: number) => Promise<Stats>;
+
+const REASONS: Readonly<Record<string, string>> = {
+  ENOENT: 'no such file',
+  EISDIR: 'that is a directory',
+  EACCES: 'permission denied',
+  EPERM: 'permission denied',
+  EROFS: 'on a read-only file system',
+  ENOSPC: 'no space left on the device',
+};
+
+/** An open file or block device. */
+export class DiskFile implements RandomAccess {
+  readonly path: string;
+  readonly readonly: boolean;
+  /** Names the file itself, whatever path leads to it. */
+  readonly identity: string;
+  private readonly fd: number;
+  private readonly blockDevice: string | null;
+  private dirty = false;
+  private flushing: Promise<void> | null = null;
+  /** A flush failed: what the host had not written is lost, and it would not say so a second time. */
+  private failure: Error | null = null;
+
+  private constructor(path: string, readonly: boolean, fd: number, stats: Stats) {
+    this.path = path;
+    this.readonly = readonly;
+    this.fd = fd;
+    const { dev, ino, rdev } = stats;
+    this.blockDevice = stats.isBlockDevice() ? `${Math.floor(rdev / 256)}:${rdev % 256}` : null;
+    this.identity = this.blockDevice === null ? `${dev}:${ino}` : `block ${this.blockDevice}`;
+  }
+
+  /** @throws DiskError */
+  static async open(path: string, readonly: boolean, create = false): Promise<DiskFile> {
+    const flags = (readonly ? constants.O_RDONLY : constants.O_RDWR) | (create ? constants.O_CREAT : 0);
+    try {
+      const fd = await promisify(open)(path, flags, 0o644);
+      try {
+        const stats = await statOf(fd);
+        if (!stats.isFile() && !stats.isBlockDevice())
+          throw new DiskError(`${path}: neither a file nor a block device`);
+        return new DiskFile(path, readonly, fd, stats);
+      } catch (error) {
+        await promisify(closeDescriptor)(fd);
+        throw error;
+      }
+    } catch (error) {
+      throw fileError(path, error);
+    }
+  }
+
+  async size(): Promise<number> {
+    if (this.blockDevice === null) return (await statOf(this.fd)).size;
+    // Linux tells the size of a block device in sectors.
+    const sectors = await readFile(`/sys/dev/block/${this.blockDevice}/size`, 'latin1');
+    return Number(sectors) * SECTOR_SIZE;
+  }
+
+  async read(offset: number, buffer: Uint8Array): Promise<void> {
+    const got = await this.readSome(offset, [buffer]);
+    buffer.fill(0, got);
+  }
+
+  async write(offset: number, buffer: Uint8Array): Promise<void> {
+    await this.writeAll(offset, [buffer]);
+  }
+
+  async truncate(size: number): Promise<void> {
+    await promisify(ftruncate)(this.fd, size);
+    this.dirty = true;
+  }
+
+  /** @returns how many bytes there were: less than asked for at the end of the file */
+  async readSome(offset: number, buffers: readonly Uint8Array[]): Promise<number> {
+    return this.move(offset, buffers, (at, left, done) =>
+      left.length === 1
+        ? read(this.fd, left[0]!, 0, left[0]!.length, at, done)
+        : readv(this.fd, left as Uint8Array[], at, done),
+    );
+  }
+
+  async writeAll(offset: number, buffers: readonly Uint8Array[]): Promise<void> {
+    try {
+      const done = await this.move(offset, buffers, (at, left, end) =>
+        left.length === 1
+          ? write(this.fd, left[0]!, 0, left[0]!.length, at, end)
+          : writev(this.fd, left as Uint8Array[], at, end),
+      );
+      if (done < bytesOf(buffers)) throw new DiskError(`${this.path}: nothing more can be written`);
+    } finally {
+      this.dirty = true;
+    }
+  }
+
+  async flush(): Promise<void> {
+    if (this.failure) throw this.failure;
+    if (!this.dirty) return this.flushing ?? undefined;
+    this.dirty = false;
+    const flush = promisify(fdatasync)(this.fd).catch((error: Error) => {
+      this.failure = error;
+      throw error;
+    });
+    this.flushing = flush;
+    try {
+      await flush;
+    } finally {
+      if (this.flushing === flush) this.flushing = null;
+    }
+  }
+
+  async close(): Promise<void> {
+    await promisify(closeDescriptor)(this.fd);
+  }
+
+  /** Moves all bytes of the buffers, in as many calls as it takes, until one moves none. */
+  private async move(offset: number, buffers: readonly Uint8Array[], call: Move): Promise<number> {
+    let done = 0;
+    let left = buffers;
+    while (left.length > 0) {
+      const moved = await new Promise<number>((resolve, reject) => {
+        call(offset + done, left.slice(0, MAX_BUFFERS), (error, bytes) =>
+          error ? reject(error) : resolve(bytes),
+        );
+      });
+      if (moved === 0) break;
+      done += moved;
+      left = behind(left, moved);
+    }
+    return done;
+  }
+}
+
+/** One system call: as many bytes as it likes. */
+type Move = (
+  offset: number,
+  buffers: readonly Uint8Array[],
+  done: (error: Error | null, bytes: number) => void,
+) => void;
+
+/** What is left of buffers after so many bytes. */
+function behind(buffers: readonly Uint8Array[], bytes: number): readonly Uint8Array[] {
+  let index = 0;
+  let skip = bytes;
+  while (index < buffers.length && skip >= buffers[index]!.length) skip -= buffers[index++]!.length;
+  if (skip === 0) return buffers.slice(index);
+  return [buffers[index]!.subarray(skip), ...buffers.slice(index + 1)];
+}
+
+/** A disk whose bytes are a file's bytes. */
+export class RawFile implements BlockSource {
+  readonly size: number;
+  readonly discardGranularity = 0;
+  private readonly file: DiskFile;
+
+  private constructor(file: DiskFile, size: number) {
+    this.file = file;
+    this.size = size;
+  }
+
+  /** @throws DiskError */
+  static async of(file: DiskFile): Promise<RawFile> {
+    const size = await file.size();
+    if (size < SECTOR_SIZE) throw new DiskError(`${file.path}: empty`);
+    return new RawFile(file, size - (size % SECTOR_SIZE));
+  }
+
+  get readonly(): boolean {
+    return this.file.readonly;
+  }
+
+  async read(offset: number, buffers: readonly Uint8Array[]): Promise<void> {
+    if ((await this.file.readSome(offset, buffers)) < bytesOf(buffers))
+      throw new DiskError(`${this.file.path}: the file has become shorter`);
+  }
+
+  write(offset: number, buffers: readonly Uint8Array[]): Promise<void> {
+    return this.file.writeAll(offset, buffers);
+  }
+
+  flush(): Promise<void> {
+    return this.file.flush();
+  }
+
+  async discard(): Promise<void> {}
+
+  close(): Promise<void> {
+    return this.file.close();
+  }
+}
+
+/** An error of the host, as one line about a file. */
+export function fileError(path: string, error: unknown): Error {
+  if (error instanceof DiskError) return error;
+  const { code, message } = error as NodeJS.ErrnoException;
+  return new DiskError(`${path}: ${REASONS[code ?? ''] ?? message}`);
+}
