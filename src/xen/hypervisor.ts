@@ -37,7 +37,7 @@ import { FLAT_KERNEL_CS, FLAT_KERNEL_SS } from './public/arch-x86.ts';
 import { ERRNO } from './public/errno.ts';
 import { RUNSTATE } from './public/vcpu.ts';
 import { DOMID, LEGACY_MAX_VCPUS, SHARED_INFO, VCPU_INFO } from './public/xen.ts';
-import { RoundRobin, type Scheduler } from './scheduler.ts';
+import { Scheduler } from './scheduler.ts';
 import { lookUpDescriptor } from './segments.ts';
 import { publishWallclock } from './time.ts';
 import { type Timer, TimerQueue } from './timers.ts';
@@ -58,7 +58,7 @@ export interface HypervisorHost {
 export type ProcessorFactory = (memory: Memory, frames: Frames, host: ProcessorHost) => Processor;
 
 /** For how long runSlice goes on before the machine's other business, ns. */
-const SLICE = 2_000_000;
+const TURN = 2_000_000;
 /** For how long guests run between two looks at the clock, ns; and for how many instructions at least and at most. */
 const CLOCK_INTERVAL = 500_000;
 const BUDGET_MIN = 2_000;
@@ -77,7 +77,7 @@ export class Hypervisor {
   readonly processor: Processor;
   readonly host: HypervisorHost;
   readonly control: Control;
-  readonly scheduler: Scheduler = new RoundRobin();
+  readonly scheduler: Scheduler;
   readonly timers = new TimerQueue();
   /** The vCPU that is on the processor: runs, or ran last. */
   current: Vcpu | null = null;
@@ -92,13 +92,12 @@ export class Hypervisor {
   /** System time until which the guest may run before the clock is looked at. */
   private lookAt = 0;
   private lookNow = false;
-  /** The vCPU that runs gave its turn away. */
-  private endSlice = false;
 
   constructor(memory: Memory, frames: Frames, createProcessor: ProcessorFactory, host: HypervisorHost) {
     this.memory = memory;
     this.frames = frames;
     this.host = host;
+    this.scheduler = new Scheduler(host.now());
     this.control = new Control(this);
     this.notifications = new NotificationQueue((notification) => this.control.onNotify(notification));
     this.processor = createProcessor(memory, frames, {
@@ -165,6 +164,7 @@ export class Hypervisor {
     if (this.current?.domain === domain) this.current = null;
     for (const vcpu of domain.vcpus) this.vcpuOfCpu.delete(vcpu.cpu.address);
     domain.destroy();
+    this.scheduler.remove(domain);
     this.domains.delete(domain.id);
     this.notifications.flush();
     this.notifications.forget(domain.id);
@@ -219,36 +219,50 @@ export class Hypervisor {
     if (deadline < this.lookAt) this.lookNow = true;
   }
 
+  /** A vCPU is runnable from now on. */
+  wake(vcpu: Vcpu): void {
+    this.scheduler.wake(vcpu, this.now());
+    // It may be its turn.
+    if (vcpu !== this.current) this.lookNow = true;
+  }
+
+  /** A vCPU is no longer runnable. */
+  sleep(vcpu: Vcpu): void {
+    this.scheduler.sleep(vcpu, this.now());
+  }
+
   /** A vCPU lets the others go first, if there are any. */
   yield(vcpu: Vcpu): void {
-    this.scheduler.yield(vcpu);
-    if (this.scheduler.pick() !== vcpu) this.endSlice = true;
+    this.scheduler.yield(vcpu, this.now());
+    this.lookNow = true;
   }
 
   /**
-   * Runs what is runnable for a slice.
+   * Runs what is runnable for a turn: the machine's other business must not wait longer than that.
    * @returns 0: there is more to do; otherwise ns until the next timer (Infinity: nothing will happen by itself)
    */
   runSlice(): number {
+    const { scheduler } = this;
     let now = this.now();
+    scheduler.resume(now);
     this.timers.expire(now);
-    const vcpu = this.scheduler.pick();
+    const vcpu = scheduler.pick();
     if (vcpu === null) {
+      scheduler.pause(now);
       this.current = null;
       this.notifications.flush();
       const { next } = this.timers;
       return next === Number.POSITIVE_INFINITY ? next : Math.max(next - now, 1);
     }
     this.switchTo(vcpu);
-    this.endSlice = false;
-    const start = now;
-    const end = now + SLICE;
+    const end = now + TURN;
     do {
-      now = this.runUntilClock(vcpu, now, end);
+      now = this.runUntilClock(vcpu, now, Math.min(end, now + scheduler.slice));
+      scheduler.account(now);
       this.timers.expire(now);
       if (vcpu.period !== 0 && now >= vcpu.nextPeriod && vcpu.runnable) vcpu.tick(now);
-    } while (now < end && vcpu.runnable && !this.endSlice);
-    this.scheduler.charge(vcpu, now - start);
+    } while (now < end && scheduler.pick() === vcpu);
+    scheduler.pause(now);
     this.notifications.flush();
     return 0;
   }
@@ -272,7 +286,7 @@ export class Hypervisor {
     const before = cpu.number(CPU.instructions);
     let left = budget;
     let executed = before;
-    while (left > 0 && vcpu.runnable && !this.lookNow && !this.endSlice) {
+    while (left > 0 && vcpu.runnable && !this.lookNow) {
       try {
         cpu.put(CPU.activity, ACTIVITY.hypervisor);
         deliverPending(vcpu);

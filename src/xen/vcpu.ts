@@ -165,10 +165,10 @@ export class Vcpu {
     const { hypervisor } = this.domain;
     if (this.runnable) {
       if (this.state !== RUNSTATE.running) this.enter(RUNSTATE.runnable);
-      hypervisor.scheduler.wake(this);
+      hypervisor.wake(this);
     } else {
       this.enter(this.blocked ? RUNSTATE.blocked : RUNSTATE.offline);
-      hypervisor.scheduler.sleep(this);
+      hypervisor.sleep(this);
     }
   }
 
