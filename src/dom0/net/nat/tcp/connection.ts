@@ -34,8 +34,6 @@ const DEFAULT_MSS = 536;
 const LEAST_MSS = 64;
 const DELAYED_ACK_MS = 40;
 const TIME_WAIT_MS = 10_000;
-/** For a peer's FIN, once nobody here wants the connection any more. */
-const FIN_WAIT_MS = 60_000;
 /** Timeouts in a row after which the peer is given up: of a handshake, and later (about nine minutes). */
 const HANDSHAKE_TRIES = 6;
 const TRIES = 15;
@@ -46,7 +44,7 @@ export class TcpConnection {
   readonly addresses: TcpAddresses;
   state: TcpState;
   private readonly link: TcpLink;
-  private handler: TcpHandler;
+  private readonly handler: TcpHandler;
 
   private una: number;
   private nxt: number;
@@ -89,6 +87,7 @@ export class TcpConnection {
   private probes = 0;
   private silentProbes = 0;
   private ackAt = NEVER;
+  /** End of time-wait. */
   private endAt = NEVER;
   private timerAt = NEVER;
   private cancelTimer: () => void = () => {};
@@ -141,15 +140,6 @@ export class TcpConnection {
     // A window that opens by little is no news (RFC 9293, section 3.8.6.2.2).
     const gain = distance(add(this.rcvNxt, this.windowFree()), this.rcvEdge);
     if (gain >= Math.min(this.windowMost() / 2, 2 * BURST)) this.sendAck();
-  }
-
-  /** Nobody wants it any more: whatever still comes is refused, and the peer is not waited for without end. */
-  detach(): void {
-    this.handler = NOBODY;
-    if (this.finQueued) {
-      this.endAt = Math.min(this.endAt, this.link.clock.now() + FIN_WAIT_MS);
-      this.arm();
-    } else this.abort();
   }
 
   /** Ends it at once with a reset. */
@@ -324,7 +314,7 @@ export class TcpConnection {
       this.wantsRoom = false;
       this.handler.onRoom();
     }
-    if (!finDone) return;
+    if (!finDone || this.gone()) return;
     this.finAcked = true;
     if (this.peerFinished) this.over();
   }
@@ -346,11 +336,6 @@ export class TcpConnection {
     }
     if (fin && this.finSeq < 0) this.finSeq = add(segment.seq, segment.payload.length);
     if (payload.length > 0 && !this.peerFinished) {
-      if (this.handler === NOBODY) {
-        // The peer had better know that nobody takes it.
-        this.abort();
-        return;
-      }
       if (seq === this.rcvNxt) this.deliver(payload);
       else {
         this.early.insert(seq, payload);
@@ -376,8 +361,8 @@ export class TcpConnection {
     this.peerFinished = true;
     this.early.clear();
     this.ackNow = true;
-    if (this.finAcked) this.over();
     this.handler.onEnd();
+    if (this.finAcked && !this.gone()) this.over();
   }
 
   /** Both directions have ended. Who ended first waits, in case its last acknowledgement is lost. */
@@ -556,8 +541,7 @@ export class TcpConnection {
     this.cancelTimer = () => {};
     const now = this.link.clock.now();
     if (now >= this.endAt) {
-      if (this.state === 'time-wait') this.finish('done');
-      else this.abort();
+      this.finish('done');
       return;
     }
     if (now >= this.ackAt) {
@@ -610,16 +594,6 @@ export class TcpConnection {
     this.buffer.release();
     this.early.clear();
     this.link.closed(this);
-    const { handler } = this;
-    this.handler = NOBODY;
-    handler.onClosed(end);
+    this.handler.onClosed(end);
   }
 }
-
-const NOBODY: TcpHandler = {
-  onEstablished() {},
-  onData() {},
-  onEnd() {},
-  onRoom() {},
-  onClosed() {},
-};

@@ -385,7 +385,7 @@ describe('TCP', () => {
           client.connection.receive(segment);
           client.connection.settle();
         }
-        client.connection.detach();
+        client.connection.abort();
         net.weather = { ...CALM, loss: 1 };
         run(net, 100_000);
         expect(client.connection.state).toBe('closed');
