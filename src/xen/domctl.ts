@@ -3,6 +3,7 @@
  * JSON data, as they cross threads. Every method throws HypercallError: ESRCH for a domain that does not exist,
  * EINVAL for arguments that make no sense, ENOMEM where the machine is full.
  */
+import type { BvtParameters } from './bvt.ts';
 import { dumpDomain } from './crash.ts';
 import type { Domain } from './domain.ts';
 import { applyStartState, type StartState } from './guest-context.ts';
@@ -55,12 +56,30 @@ export interface DomainInfo {
   vcpus: number;
   onlineVcpus: number;
   sharedInfoMfn: number;
+  /** Frames that the hypervisor needs for it, beside its own pages. */
+  overheadPages: number;
+}
+
+export interface VcpuInfo {
+  vcpu: number;
+  online: boolean;
+  blocked: boolean;
+  running: boolean;
+  /** Time for which it ran, ns. */
+  cpuTimeNs: number;
 }
 
 /** Kinds of sendTrigger. */
 export type Trigger = 'nmi' | 'debug';
 
 export const VCPUS_MAX = 128;
+
+/** Bounds of the scheduler's parameters: mcu_advance, warp_value, and any time in ns. */
+const MCU_ADVANCE_MIN = 0.01;
+const MCU_ADVANCE_MAX = 2 ** 20;
+const WARP_MAX = 2 ** 31;
+const ALLOWANCE_MAX = 10e9;
+const TIME_MAX = 1e15;
 
 export class Control {
   /** Takes what the hypervisor tells. */
@@ -117,7 +136,64 @@ export class Control {
       vcpus: domain.vcpus.length,
       onlineVcpus: online.length,
       sharedInfoMfn: domain.memory.sharedInfoMfn,
+      overheadPages: overheadPages(domain),
     };
+  }
+
+  /** A domain's virtual CPUs, by number. */
+  listVcpus(domid: number): VcpuInfo[] {
+    const now = this.hypervisor.now();
+    return this.need(domid).vcpus.map((vcpu) => ({
+      vcpu: vcpu.id,
+      online: !vcpu.down,
+      blocked: !vcpu.down && vcpu.blocked,
+      running: vcpu.state === RUNSTATE.running,
+      cpuTimeNs: vcpu.runstate.total(RUNSTATE.running, now),
+    }));
+  }
+
+  // --- Scheduling (bvt.ts) ---
+
+  schedulerGet(domid: number): BvtParameters {
+    return this.hypervisor.scheduler.parameters(this.need(domid));
+  }
+
+  /** Changes some of a domain's parameters, from now on. Times in ns. */
+  schedulerSet(domid: number, changes: Partial<BvtParameters>): void {
+    const { scheduler } = this.hypervisor;
+    const domain = this.need(domid);
+    const parameters: BvtParameters = { ...scheduler.parameters(domain), ...changes };
+    const { mcuAdvance, warpback, warpValue, warpLimit, unwarpTime } = parameters;
+    within(mcuAdvance, MCU_ADVANCE_MIN, MCU_ADVANCE_MAX);
+    within(warpValue, 0, WARP_MAX);
+    within(warpLimit, 0, TIME_MAX);
+    within(unwarpTime, 0, TIME_MAX);
+    if (typeof warpback !== 'boolean') throw new HypercallError(ERRNO.EINVAL);
+    scheduler.setParameters(domain, { mcuAdvance, warpback, warpValue, warpLimit, unwarpTime });
+  }
+
+  /** The machine's context-switch allowance, ns. */
+  allowanceGet(): number {
+    return this.hypervisor.scheduler.allowance;
+  }
+
+  allowanceSet(allowance: number): void {
+    within(allowance, 0, ALLOWANCE_MAX);
+    this.hypervisor.scheduler.allowance = allowance;
+  }
+
+  // --- Memory ---
+
+  /**
+   * Changes the most pages that the domain may own. What it has already stays its own; it gets no more.
+   * ENOMEM: more than it was created for.
+   */
+  setMaxMem(domid: number, maxPages: number): void {
+    const { memory } = this.need(domid);
+    if (!isCount(maxPages)) throw new HypercallError(ERRNO.EINVAL);
+    if (maxPages > memory.capacity)
+      throw new HypercallError(ERRNO.ENOMEM, `the domain was created for at most ${memory.capacity} pages`);
+    memory.maxPages = maxPages;
   }
 
   /** Gives the domain pages, cleared. */
@@ -244,6 +320,15 @@ export class Control {
       throw new HypercallError(ERRNO.ENOENT, `domain ${domid} has no virtual CPU ${id}`);
     return vcpu;
   }
+}
+
+/** Tables, shared_info, processor states, grant table. */
+function overheadPages({ memory, vcpus, grants }: Domain): number {
+  return memory.overhead + vcpus.length + grants.frames.count + grants.frames.statusCount;
+}
+
+function within(value: number, least: number, most: number): void {
+  if (!(value >= least && value <= most)) throw new HypercallError(ERRNO.EINVAL);
 }
 
 function isCount(value: number): boolean {

@@ -46,8 +46,9 @@ export interface XenFrameAccess {
 
 export class DomainMemory {
   readonly space: PhysicalSpace;
-  /** The most pages that the domain may own. */
-  readonly maxPages: number;
+  /** The most pages that the domain may own; at most those that it was created for. */
+  maxPages: number;
+  readonly capacity: number;
   /** Pages that it owns now, those included that it gave back but that are still referred to. */
   totalPages = 0;
   /** shared_info's frame number and linear address. */
@@ -77,6 +78,7 @@ export class DomainMemory {
     this.frames = frames;
     this.processorOf = processorOf;
     this.maxPages = maxPages;
+    this.capacity = maxPages;
     this.memoryMap = [{ address: 0, length: maxPages * PAGE_SIZE, type: E820.RAM }];
     this.layout = frameLayout(maxPages);
     const taken: { release(): void }[] = [];
@@ -93,13 +95,18 @@ export class DomainMemory {
       for (const part of taken) part.release();
       throw outOfMemory(error);
     }
-    this.space = { frameTable: this.table.address, frameLimit: this.layout.limit, generation: 0 };
+    this.space = { frameTable: this.table.address, frameLimit: this.layout.limit };
     this.pageTables = new PageTables(this.table, this.space, processorOf, {
       freed: (mfn) => this.freed(mfn),
       descriptorsValid: (linear) => descriptorsValid(frames.memory, linear),
       xenSlotLow: (slot) => this.machineToPhys.slotLow(slot),
       xenSlotHigh: (slot) => this.machineToPhys.slotHigh(slot),
     });
+  }
+
+  /** Machine frames that the hypervisor needs for it, beside the domain's own. */
+  get overhead(): number {
+    return this.table.size + this.machineToPhys.size + 1;
   }
 
   /** The machine frame behind a frame number, 0 if none. @param mfn any number */
@@ -289,6 +296,7 @@ export class DomainMemory {
     const { kernelRoot, userRoot } = vcpu;
     vcpu.kernelRoot = 0;
     vcpu.userRoot = 0;
+    this.processorOf().loadRoots(vcpu.cpu, 0, 0);
     if (kernelRoot !== 0) this.pageTables.drop(kernelRoot);
     if (userRoot !== 0) this.pageTables.drop(userRoot);
   }
@@ -336,7 +344,7 @@ export class DomainMemory {
       vcpu.kernelRoot = 0;
       vcpu.userRoot = 0;
     }
-    this.space.generation++;
+    this.processorOf().tablesChanged(this.space);
     const { kinds, references, typeCounts, states } = this.table;
     for (let mfn = FIRST_MFN; mfn < this.layout.ramEnd; mfn++) {
       if (kinds[mfn] !== Kind.ram) continue;
@@ -369,7 +377,7 @@ export class DomainMemory {
 
   /** A frame of the domain's own has lost its last reference, while the domain goes on. */
   private freed(mfn: number): void {
-    this.processorOf().revoke(this.table.machine[mfn]!);
+    this.processorOf().released(this.table.machine[mfn]!);
     this.release(mfn);
   }
 
@@ -393,13 +401,11 @@ export class DomainMemory {
   }
 
   private leave(mfn: number, expected: (kind: number) => boolean): void {
-    const { kinds, references, machine } = this.table;
+    const { kinds, references } = this.table;
     if (mfn < this.layout.ramEnd || mfn >= this.layout.xenEnd || !expected(kinds[mfn]!))
       throw new HypercallError(ERRNO.EINVAL);
     if (references[mfn] !== 1) throw new HypercallError(ERRNO.EBUSY);
-    const machineFrame = machine[mfn]!;
     this.table.clear(mfn);
-    this.processorOf().revoke(machineFrame);
   }
 
   private takeRoot(mfn: number): void {

@@ -56,8 +56,9 @@ export class FrameTable {
   readonly typeCounts: Uint32Array;
   readonly kinds: Uint8Array;
   readonly states: Uint8Array;
+  /** Frames that the rows themselves take. */
+  readonly size: number;
   private readonly frames: Frames;
-  private readonly size: number;
 
   /** @throws OutOfFrames */
   constructor(frames: Frames, limit: number) {

@@ -16,11 +16,12 @@ const FLAGS = PTE.PRESENT | PTE.ACCESSED;
 export class MachineToPhys {
   /** Frame number of the table's first frame; the others follow. */
   readonly firstMfn: number;
+  /** Frames of the table and its page tables. */
+  readonly size: number;
   private readonly frames: Frames;
   private readonly u32: Uint32Array;
   private readonly word: number;
   private readonly firstFrame: number;
-  private readonly size: number;
   private readonly topMfn: number;
   private readonly limit: number;
 
