@@ -14,6 +14,7 @@ describe('options', () => {
       trace: false,
       translate: true,
       profile: false,
+      xenstore: null,
       disks: [],
       symbols: null,
       quiet: false,
@@ -22,7 +23,7 @@ describe('options', () => {
 
   it('takes every option', () => {
     const line =
-      '--kernel=vmlinuz --no-ramdisk --cmdline=a --append b --memory 64 --trace --no-translator --profile --disk=d.img,,xvda,r --symbols s -q';
+      '--kernel=vmlinuz --no-ramdisk --cmdline=a --append b --memory 64 --trace --no-translator --profile --disk=d.img,,xvda,r --xenstore x --symbols s -q';
     expect(parseOptions(line.split(' '))).toEqual({
       command: 'boot',
       kernel: 'vmlinuz',
@@ -34,6 +35,7 @@ describe('options', () => {
       trace: true,
       translate: false,
       profile: true,
+      xenstore: 'x',
       disks: [expect.objectContaining({ target: 'd.img', vdev: 'xvda', readonly: true })],
       symbols: 's',
       quiet: true,

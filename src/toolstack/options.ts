@@ -26,6 +26,8 @@ export interface BootOptions {
   translate: boolean;
   /** Sample where the time goes, and print it at the end. */
   profile: boolean;
+  /** Where xenstore's clients on the host find the store; null: nowhere. */
+  xenstore: string | null;
   /** Its disks. */
   disks: readonly DiskSpec[];
   /** A System.map, or an ELF file with symbols. */
@@ -55,6 +57,8 @@ processor made of WebAssembly. Without options: Debian's stock kernel and a shel
   --profile              print at the end what the time went to
   --trace                print every hypercall and its result on standard error
   --disk SPEC            a virtual disk, as xl.cfg has them: file.img,,xvda (repeatable)
+  --xenstore PATH        serve xenstore on this socket, for xenstore-ls and its kin
+                         (XENSTORED_PATH=PATH xenstore-ls)
   --symbols FILE         System.map or ELF file that names addresses in a crash dump
                          (Linux kernels carry their own symbols)
   -q, --quiet            no progress messages
@@ -80,6 +84,7 @@ const OPTIONS = {
   'no-translator': { type: 'boolean' },
   profile: { type: 'boolean' },
   disk: { type: 'string', multiple: true },
+  xenstore: { type: 'string' },
   symbols: { type: 'string' },
   quiet: { type: 'boolean', short: 'q' },
   help: { type: 'boolean', short: 'h' },
@@ -108,6 +113,7 @@ export function parseOptions(args: readonly string[]): Options {
     trace: values.trace ?? false,
     translate: !(values['no-translator'] ?? false),
     profile: values.profile ?? false,
+    xenstore: file('xenstore', values.xenstore) ?? null,
     disks: disks(values.disk ?? []),
     symbols: file('symbols', values.symbols) ?? null,
     quiet: values.quiet ?? false,

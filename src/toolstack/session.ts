@@ -11,6 +11,7 @@ import { InputQueue } from './input.ts';
 import { MAX_DOMAIN_MEMORY, Machine, type StartPcpu } from './machine.ts';
 import { MarkerFilter } from './marker.ts';
 import type { Terminal } from './node/terminal.ts';
+import { XenstoreSocket } from './node/xenstore-socket.ts';
 import { type BootOptions, UsageError } from './options.ts';
 import type { Profiler } from './profile.ts';
 import { formatProfile } from './profile-table.ts';
@@ -33,6 +34,7 @@ export class Session {
   private scripted = false;
   private machine: Machine | null = null;
   private domain: RunningDomain | null = null;
+  private xenstore: XenstoreSocket | null = null;
   private profiler: Profiler | null = null;
   /** Names functions in a profile. */
   private symbols: () => Symbols | null = () => null;
@@ -82,6 +84,7 @@ export class Session {
       terminal.freshLine();
       terminal.stop();
       this.profiler?.stop();
+      await this.xenstore?.close();
       await this.machine?.powerOff();
       this.printProfile();
     }
@@ -109,6 +112,8 @@ export class Session {
     this.scripted = !interactive && guest.cmdline.split(' ').includes(SCRIPT_WORD);
     this.announce(guest);
     this.machine = await Machine.start(options.memory, host.startPcpu, (line) => host.say(line));
+    if (options.xenstore !== null)
+      this.xenstore = await XenstoreSocket.listen(this.machine.xenstore, options.xenstore);
     if (options.profile) {
       this.symbols = () => guest.symbols ?? Symbols.ofKernel(guest.kernel.elf);
       this.profiler = await this.machine.profiler();
