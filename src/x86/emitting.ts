@@ -96,8 +96,12 @@ export abstract class EmittingSemantics implements Semantics {
   /** Emits what the instruction does. */
   emit(): void {
     const { definition } = this.form;
-    if (definition.fpu) this.raiseIf(i32.load(this.cpu, CPU.ts), VECTOR.NM);
+    if (definition.fpu) this.requireFpu();
     definition.exec(this);
+  }
+
+  protected requireFpu(): void {
+    this.raiseIf(i32.load(this.cpu, CPU.ts), VECTOR.NM);
   }
 
   bits(i: number): number {

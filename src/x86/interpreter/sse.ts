@@ -3,6 +3,7 @@ import {
   constantOf,
   type F32,
   type F64,
+  type Func,
   f32,
   f64,
   type I32,
@@ -32,6 +33,13 @@ const toNearest = (mxcsr: I32): I32 => i32.eq(i32.and(mxcsr, CONTROL), MASKED_TO
 
 export const plainMxcsr = (mxcsr: I32): I32 =>
   i32.and(i32.sub(0, i32.eq(i32.and(mxcsr, CONTROL | PE), MASKED_TO_NEAREST | PE)), PLAIN);
+
+/** Whether an attempt's result stands, with what MXCSR says. */
+export function holds(f: Func, cpu: I32, { stands, exact }: Attempt): I32 {
+  if (exact === undefined) return stands;
+  const mxcsr = f.let(i32.load(cpu, CPU.mxcsr));
+  return i32.and(stands, i32.and(toNearest(mxcsr), i32.or(i32.and(mxcsr, PE), exact)));
+}
 
 export class SlotSse implements SseSemantics {
   private readonly c: Semantics;
@@ -70,6 +78,10 @@ export class SlotSse implements SseSemantics {
     return false;
   }
 
+  clear(): void {
+    this.c.setV(0, v128.const(0n, 0n));
+  }
+
   getXmm0(): V128 {
     return v128.load(this.c.cpu, CPU.xmm);
   }
@@ -83,11 +95,7 @@ export class SlotSse implements SseSemantics {
   }
 
   plain(): I32 {
-    return plainMxcsr(this.mxcsr());
-  }
-
-  private mxcsr(): I32 {
-    return i32.load(this.c.cpu, CPU.mxcsr);
+    return plainMxcsr(i32.load(this.c.cpu, CPU.mxcsr));
   }
 
   knows(): boolean {
@@ -104,18 +112,12 @@ export class SlotSse implements SseSemantics {
           for (const usual of attempt.usual) if (constantOf(usual) === null) f.brIf(i32.eqz(usual), rare);
           f.br(stands);
         });
-        f.brIf(this.holds(attempt), stands);
+        f.brIf(holds(f, this.c.cpu, attempt), stands);
         this.byHost(host);
         f.br(end);
       });
       done();
     });
-  }
-
-  private holds({ stands, exact }: Attempt): I32 {
-    if (exact === undefined) return stands;
-    const mxcsr = this.c.f.let(this.mxcsr());
-    return i32.and(stands, i32.and(toNearest(mxcsr), i32.or(i32.and(mxcsr, PE), exact)));
   }
 
   private byHost({ op, imm = 0, source, into }: HostOperation): void {

@@ -60,6 +60,8 @@ export interface Definition {
   readonly privileged?: boolean;
   /** x87/MMX/SSE state is touched: #NM when CR0.TS is set. */
   readonly fpu?: boolean;
+  /** Its XMM operands of 32 and 64 bits are numbers: the low lanes of their registers. */
+  readonly scalar?: boolean;
   /** The condition (0..15) of a conditional instruction. */
   readonly cc?: number;
   /** Computes its memory operand's address itself, with Semantics.addressMask: it depends on what it changes. */

@@ -15,7 +15,7 @@ import { SSE_FLOAT } from '../fpu/sse-ops.ts';
 import type { Definition } from './definition.ts';
 import { enterMmx, fillWritten, pendingException } from './mmx.ts';
 import type { Semantics } from './semantics.ts';
-import { pointers, sse } from './sse-definition.ts';
+import { pointers, SCALAR, sse } from './sse-definition.ts';
 import { isInfinite, isZero, ordinary, PD, PS, type Real, SD, SS, unknown } from './sse-real.ts';
 import { PLAIN } from './sse-semantics.ts';
 import { dwords, vector } from './sse-vector.ts';
@@ -112,40 +112,52 @@ const mmx = (name: string, code: string, operandText: string, op: number): Defin
   });
 
 export const sseConvert: Definition[] = [
-  sse('CVTSI2SS', 'F3 0F 2A /r', 'Vd=,Ey', fromInteger(false)),
-  sse('CVTSI2SD', 'F2 0F 2A /r', 'Vq=,Ey', fromInteger(true)),
-  sse('CVTTSS2SI', 'F3 0F 2C /r', 'Gy=,Wd', toInteger(SS, f32.to_i64, true, SSE_FLOAT.cvttss2si32)),
-  sse('CVTTSD2SI', 'F2 0F 2C /r', 'Gy=,Wq', toInteger(SD, f64.to_i64, true, SSE_FLOAT.cvttsd2si32)),
-  sse('CVTSS2SI', 'F3 0F 2D /r', 'Gy=,Wd', toInteger(SS, f32.to_i64, false, SSE_FLOAT.cvtss2si32)),
-  sse('CVTSD2SI', 'F2 0F 2D /r', 'Gy=,Wq', toInteger(SD, f64.to_i64, false, SSE_FLOAT.cvtsd2si32)),
+  sse('CVTSI2SS', 'F3 0F 2A /r', 'Vd=,Ey', fromInteger(false), SCALAR),
+  sse('CVTSI2SD', 'F2 0F 2A /r', 'Vq=,Ey', fromInteger(true), SCALAR),
+  sse('CVTTSS2SI', 'F3 0F 2C /r', 'Gy=,Wd', toInteger(SS, f32.to_i64, true, SSE_FLOAT.cvttss2si32), SCALAR),
+  sse('CVTTSD2SI', 'F2 0F 2C /r', 'Gy=,Wq', toInteger(SD, f64.to_i64, true, SSE_FLOAT.cvttsd2si32), SCALAR),
+  sse('CVTSS2SI', 'F3 0F 2D /r', 'Gy=,Wd', toInteger(SS, f32.to_i64, false, SSE_FLOAT.cvtss2si32), SCALAR),
+  sse('CVTSD2SI', 'F2 0F 2D /r', 'Gy=,Wq', toInteger(SD, f64.to_i64, false, SSE_FLOAT.cvtsd2si32), SCALAR),
 
-  sse('CVTSS2SD', 'F3 0F 5A /r', 'Vq=,Wd', (c) => {
-    const a = SS.get(c, 1);
-    const operands = unknown(c, 'SS', [[1, a]]);
-    c.sse.attempt(
-      {
-        usual: operands.flatMap((value) => SS.usual([], value, i32.const(PLAIN))),
-        stands: ordinary(SS, a),
-      },
-      { op: SSE_FLOAT.cvtss2sd },
-      () => {
-        c.sse.setF64(0, f64.promote(a));
-        c.sse.learn(0, 'SD');
-      },
-    );
-  }),
-  sse('CVTSD2SS', 'F2 0F 5A /r', 'Vd=,Wq', (c) => {
-    const a = SD.get(c, 1);
-    const r = c.f.let(f32.demote(a));
-    c.sse.attempt(
-      { usual: SS.usual([], r, c.sse.plain()), stands: fitsSingle(SD, a), exact: SD.eq(f64.promote(r), a) },
-      { op: SSE_FLOAT.cvtsd2ss },
-      () => {
-        c.sse.setF32(0, r);
-        c.sse.learn(0, 'SS');
-      },
-    );
-  }),
+  sse(
+    'CVTSS2SD',
+    'F3 0F 5A /r',
+    'Vq=,Wd',
+    (c) => {
+      const a = SS.get(c, 1);
+      const operands = unknown(c, 'SS', [[1, a]]);
+      c.sse.attempt(
+        {
+          usual: operands.flatMap((value) => SS.usual([], value, i32.const(PLAIN))),
+          stands: ordinary(SS, a),
+        },
+        { op: SSE_FLOAT.cvtss2sd },
+        () => {
+          c.sse.setF64(0, f64.promote(a));
+          c.sse.learn(0, 'SD');
+        },
+      );
+    },
+    SCALAR,
+  ),
+  sse(
+    'CVTSD2SS',
+    'F2 0F 5A /r',
+    'Vd=,Wq',
+    (c) => {
+      const a = SD.get(c, 1);
+      const r = c.f.let(f32.demote(a));
+      c.sse.attempt(
+        { usual: SS.usual([], r, c.sse.plain()), stands: fitsSingle(SD, a), exact: SD.eq(f64.promote(r), a) },
+        { op: SSE_FLOAT.cvtsd2ss },
+        () => {
+          c.sse.setF32(0, r);
+          c.sse.learn(0, 'SS');
+        },
+      );
+    },
+    SCALAR,
+  ),
   sse('CVTPS2PD', 'NP 0F 5A /r', 'Vx=,Wq', (c) => {
     const a = PS.get(c, 1);
     const stands = PS.all(ordinary(PS, a));

@@ -3,6 +3,8 @@ import type { I32 } from '../../wasm/index.ts';
 import type { Definition } from './definition.ts';
 import type { Semantics } from './semantics.ts';
 
+export const SCALAR: Partial<Definition> = { scalar: true };
+
 export function sse(
   name: string,
   code: string,

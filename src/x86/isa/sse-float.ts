@@ -3,7 +3,7 @@ import { type Expr, type I32, i32, select, type ValType, v128 } from '../../wasm
 import { SSE_FLOAT } from '../fpu/sse-ops.ts';
 import type { Definition } from './definition.ts';
 import type { Semantics } from './semantics.ts';
-import { pointers, sse } from './sse-definition.ts';
+import { pointers, SCALAR, sse } from './sse-definition.ts';
 import { isInfinite, isZero, ordinary, PD, PS, type Real, SD, SS, unknown, within } from './sse-real.ts';
 import { type HostOperation, PLAIN } from './sse-semantics.ts';
 import { byLanes, dwords, type Immediate, immediate, quads } from './sse-vector.ts';
@@ -186,10 +186,18 @@ const compareFlags =
       },
       { op, into: 'flags' },
       () => {
+        const bits = { a: real.doubleBits(a), b: real.doubleBits(b) };
         c.sse.compared(
           ordered
-            ? { below: real.lt(a, b), equal: real.eq(a, b), notAbove: real.le(a, b), unordered: null }
+            ? {
+                ...bits,
+                below: real.lt(a, b),
+                equal: real.eq(a, b),
+                notAbove: real.le(a, b),
+                unordered: null,
+              }
             : {
+                ...bits,
                 below: i32.eqz(real.le(b, a)),
                 equal: i32.eqz(i32.or(real.lt(a, b), real.lt(b, a))),
                 notAbove: i32.eqz(real.lt(b, a)),
@@ -283,8 +291,9 @@ const rearranged = (real: Real<'v128', 'v128'>, kind: 'hadd' | 'hsub' | 'addsub'
 /** The instructions that exist in all four shapes. */
 function shapes<T extends ValType, B extends ValType>(real: Real<T, B>): Definition[] {
   const { prefix, suffix, size } = real;
+  const more = { scalar: size !== 'x' };
   const row = (name: string, opcode: string, use: string, exec: (c: Semantics) => void) =>
-    sse(`${name}${suffix}`, `${prefix} 0F ${opcode} /r`, `V${size}${use},W${size}`, exec);
+    sse(`${name}${suffix}`, `${prefix} 0F ${opcode} /r`, `V${size}${use},W${size}`, exec, more);
   return [
     row('SQRT', '51', '=', squareRoot(real)),
     row('ADD', '58', '+', arithmetic(real, 'add')),
@@ -293,12 +302,13 @@ function shapes<T extends ValType, B extends ValType>(real: Real<T, B>): Definit
     row('MIN', '5D', '+', extreme(real, 'min')),
     row('DIV', '5E', '+', arithmetic(real, 'div')),
     row('MAX', '5F', '+', extreme(real, 'max')),
-    sse(`CMP${suffix}`, `${prefix} 0F C2 /r ib`, `V${size}+,W${size},Ib`, compare(real)),
+    sse(`CMP${suffix}`, `${prefix} 0F C2 /r ib`, `V${size}+,W${size},Ib`, compare(real), more),
     sse(
       `ROUND${suffix}`,
       `66 0F 3A ${{ SS: '0A', SD: '0B', PS: '08', PD: '09' }[suffix]} /r ib`,
       `V${size}=,W${size},Ib`,
       round(real),
+      more,
     ),
   ];
 }
@@ -308,10 +318,10 @@ export const sseFloat: Definition[] = [
   ...shapes(SD),
   ...shapes(PS),
   ...shapes(PD),
-  sse('UCOMISS', 'NP 0F 2E /r', 'Vd,Wd', compareFlags(SS, SSE_FLOAT.ucomiss, true)),
-  sse('UCOMISD', '66 0F 2E /r', 'Vq,Wq', compareFlags(SD, SSE_FLOAT.ucomisd, true)),
-  sse('COMISS', 'NP 0F 2F /r', 'Vd,Wd', compareFlags(SS, SSE_FLOAT.comiss, false)),
-  sse('COMISD', '66 0F 2F /r', 'Vq,Wq', compareFlags(SD, SSE_FLOAT.comisd, false)),
+  sse('UCOMISS', 'NP 0F 2E /r', 'Vd,Wd', compareFlags(SS, SSE_FLOAT.ucomiss, true), SCALAR),
+  sse('UCOMISD', '66 0F 2E /r', 'Vq,Wq', compareFlags(SD, SSE_FLOAT.ucomisd, true), SCALAR),
+  sse('COMISS', 'NP 0F 2F /r', 'Vd,Wd', compareFlags(SS, SSE_FLOAT.comiss, false), SCALAR),
+  sse('COMISD', '66 0F 2F /r', 'Vq,Wq', compareFlags(SD, SSE_FLOAT.comisd, false), SCALAR),
   sse('RSQRTPS', 'NP 0F 52 /r', 'Vx=,Wx', slow(SSE_FLOAT.rsqrtps, false)),
   sse('RSQRTSS', 'F3 0F 52 /r', 'Vd=,Wd', slow(SSE_FLOAT.rsqrtss, false)),
   sse('RCPPS', 'NP 0F 53 /r', 'Vx=,Wx', slow(SSE_FLOAT.rcpps, false)),

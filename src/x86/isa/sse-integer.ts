@@ -8,12 +8,19 @@ import { sse } from './sse-definition.ts';
 import { type Binary, mulEvenSigned, PACKED, PACKED_SHIFTS } from './sse-packed.ts';
 import { bytesDown, bytesUp, dwords, IOTA, immediate, laneMask, unpack, vector } from './sse-vector.ts';
 
+/** Of a register and itself these make zero, whatever it holds. */
+const ZERO_OF_SAME = /^(PXOR|PANDN|PSUB.*|PCMPGT.)$/;
+
 const binary = (name: string, opcode: string, op: Binary, hot = false): Definition =>
   sse(
     name,
     `66 ${opcode} /r`,
     'Vx+,Wx',
     (c) => {
+      if (ZERO_OF_SAME.test(name) && c.sse.same()) {
+        c.sse.clear();
+        return;
+      }
       const b = vector(c, 1);
       c.setV(0, op(vector(c, 0), b));
     },

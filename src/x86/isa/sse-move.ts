@@ -24,6 +24,10 @@ const whole = (
 const logic = (name: string, opcode: string, op: (a: V128, b: V128) => V128): Definition[] =>
   ['NP', '66'].map((prefix) =>
     sse(`${name}${prefix === 'NP' ? 'PS' : 'PD'}`, `${prefix} 0F ${opcode} /r`, 'Vx+,Wx', (c) => {
+      if (name === 'XOR' && c.sse.same()) {
+        c.sse.clear();
+        return;
+      }
       const b = vector(c, 1);
       c.setV(0, op(vector(c, 0), b));
     }),
@@ -98,8 +102,10 @@ export const sseMove: Definition[] = [
   sse('MOVD/MOVQ', '66 0F 6E /r', 'Vx=,Ey', (c) => c.setV(0, v128.i64x2_replace(ZERO, 0, c.getU(1))), {
     hot: true,
   }),
-  sse('MOVD/MOVQ', '66 0F 7E /r', 'Ey=,Vx', (c) => c.set(0, v128.i64x2_extract(c.getV(1), 0)), { hot: true }),
-  sse('MOVQ', 'F3 0F 7E /r', 'Vx=,Wq', (c) => c.setV(0, c.getV(1))),
+  sse('MOVD/MOVQ', '66 0F 7E /r', 'Ey=,Vx', (c) => c.set(0, i64.reinterpret_f64(c.sse.getF64(1))), {
+    hot: true,
+  }),
+  sse('MOVQ', 'F3 0F 7E /r', 'Vx=,Wq', move),
   sse('MOVQ', '66 0F D6 /r', 'Uq=,Vq', (c) => c.setV(0, lowHalf(c.getV(1)), 128)),
   sse('MOVQ', '66 0F D6 /r', 'Mq=,Vq', move),
   sse('MOVDDUP', 'F2 0F 12 /r', 'Vx=,Wq', (c) =>

@@ -68,6 +68,8 @@ export interface Real<T extends ValType = ValType, B extends ValType = ValType> 
   productExact(a: Expr<T>, b: Expr<T>, r: Expr<T>): Expr<B>;
   /** Scalar: a NaN that is not signaling. */
   quietNan(a: Expr<T>): I32;
+  /** Scalar: the bits as a double. */
+  doubleBits(a: Expr<T>): I64;
   /**
    * Usual tests (see Attempt): that none of the operands is denormal or zero, and that the result, if one is given, is
    * in the middle of the range.
@@ -87,6 +89,10 @@ const bit = {
   all: (condition: I32) => condition,
 };
 
+const scalarOnly = (): never => {
+  throw new TypeError('only scalars are compared to flags');
+};
+
 const lanes = {
   and: v128.and,
   or: v128.or,
@@ -95,9 +101,8 @@ const lanes = {
   select: (condition: V128, a: V128, b: V128) => v128.bitselect(a, b, condition),
   get: (c: Semantics, i: number): V128 => c.f.let(c.getV(i)),
   set: (c: Semantics, value: V128) => c.setV(0, value),
-  quietNan: (): never => {
-    throw new TypeError('only scalars are compared to flags');
-  },
+  quietNan: scalarOnly,
+  doubleBits: scalarOnly,
   setMask: (c: Semantics, condition: V128) => c.setV(0, condition),
 };
 
@@ -129,6 +134,7 @@ export const SS: Real<'f32', 'i32'> = {
   set: (c, value) => c.sse.setF32(0, value),
   // A double has more than twice the bits.
   productExact: (a, b, r) => f64.eq(f64.mul(f64.promote(a), f64.promote(b)), f64.promote(r)),
+  doubleBits: (a) => i64.reinterpret_f64(f64.promote(a)),
   quietNan: (a) => i32.eq(i32.and(i32.reinterpret_f32(a), 0x7fc00000), 0x7fc00000),
   setMask: (c, condition) => c.sse.setF32(0, f32.reinterpret_i32(i32.sub(0, condition))),
   usual: (operands, result, plain) => [
@@ -162,6 +168,7 @@ export const SD: Real<'f64', 'i32'> = {
   // Both significands together have no more bits than one.
   productExact: (a, b, r) =>
     i32.and(i64.ge_u(i64.add(zerosBelow(a), zerosBelow(b)), 53), f64.eq(f64.mul(a, b), r)),
+  doubleBits: i64.reinterpret_f64,
   quietNan: (a) => i64.eq(i64.and(i64.reinterpret_f64(a), i64.const(QUIET)), i64.const(QUIET)),
   setMask: (c, condition) => c.sse.setF64(0, f64.reinterpret_i64(i64.extend_s(i32.sub(0, condition)))),
   usual: (operands, result, plain) => [

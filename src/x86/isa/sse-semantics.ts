@@ -50,6 +50,8 @@ export interface SseSemantics {
   move(): void;
   /** Whether operands 0 and 1 are known to be the same register. */
   same(): boolean;
+  /** Makes operand 0, a register, zero. */
+  clear(): void;
   /** XMM0 as an implicit operand. */
   getXmm0(): V128;
   setXmm0(value: V128): void;
@@ -80,4 +82,7 @@ export interface FloatComparison {
   readonly notAbove: I32;
   /** PF, or null where the numbers are known to be ordered. */
   readonly unordered: I32 | null;
+  /** The bits of the numbers, as doubles. */
+  readonly a: I64;
+  readonly b: I64;
 }

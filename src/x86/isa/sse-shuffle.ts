@@ -1,11 +1,13 @@
 /** Shuffles, interleaving, widening, and single lanes in and out. */
-import { type I32, i32, i64, select, type V128, v128 } from '../../wasm/index.ts';
+import { type I64, i32, i64, select, type V128, v128 } from '../../wasm/index.ts';
 import type { Definition } from './definition.ts';
 import type { Semantics } from './semantics.ts';
 import { sse } from './sse-definition.ts';
 import {
   align,
   byLanes,
+  type Immediate,
+  IOTA,
   immediate,
   laneMask,
   shuffleDwords,
@@ -35,37 +37,75 @@ const shuffleQuads = (c: Semantics): void => {
   c.setV(0, v128.i64x2_replace(v128.i64x2_splat(pick(a, 1)), 1, pick(b, 2)));
 };
 
-/** Offset of the lane that the immediate names. */
-const lane = (c: Semantics, bytes: number): I32 =>
-  i32.mul(i32.and(immediate(c).value, 16 / bytes - 1), bytes);
+type LaneBits = 8 | 16 | 32 | 64;
+
+/** The lane that the immediate names, zero-extended. */
+function laneOf(c: Semantics, i: number, bits: LaneBits): I64 {
+  const a = c.getV(i);
+  const { value, known } = immediate(c);
+  const last = 128 / bits - 1;
+  if (known === undefined) {
+    // It is brought to the bottom.
+    const bytes = v128.i8x16_splat(i32.mul(i32.and(value, last), bits / 8));
+    return c.zext(v128.i64x2_extract(v128.swizzle(a, v128.i8x16_add(IOTA, bytes)), 0), bits);
+  }
+  const lane = known & last;
+  if (bits === 8) return i64.extend_u(v128.i8x16_extract_u(a, lane));
+  if (bits === 16) return i64.extend_u(v128.i16x8_extract_u(a, lane));
+  if (bits === 32) return i64.extend_u(v128.i32x4_extract(a, lane));
+  return v128.i64x2_extract(a, lane);
+}
+
+/** A vector with a value in the lane that the low bits of `lane` name. */
+function withLane(a: V128, lane: Immediate, value: I64, bits: LaneBits): V128 {
+  const last = 128 / bits - 1;
+  if (lane.known === undefined) {
+    const spread = {
+      8: () => v128.i8x16_splat(i32.wrap(value)),
+      16: () => v128.i16x8_splat(i32.wrap(value)),
+      32: () => v128.i32x4_splat(i32.wrap(value)),
+      64: () => v128.i64x2_splat(value),
+    }[bits]();
+    const index = v128.i8x16_splat(i32.and(lane.value, last));
+    return v128.bitselect(spread, a, v128.i8x16_eq(v128.i8x16_shr_u(IOTA, Math.log2(bits / 8)), index));
+  }
+  const at = lane.known & last;
+  if (bits === 8) return v128.i8x16_replace(a, at, i32.wrap(value));
+  if (bits === 16) return v128.i16x8_replace(a, at, i32.wrap(value));
+  if (bits === 32) return v128.i32x4_replace(a, at, i32.wrap(value));
+  return v128.i64x2_replace(a, at, value);
+}
 
 /** PEXTRx: into a general register zero-extended, or into memory of the lane's size. */
-const extract = (bits: 8 | 16 | 32) => (c: Semantics) => {
-  const at = i32.add(c.pointer(1, false), lane(c, bits / 8));
-  c.set(0, bits === 8 ? i64.load8u(at) : bits === 16 ? i64.load16u(at) : i64.load32u(at));
-};
+const extract = (bits: LaneBits) => (c: Semantics) => c.set(0, laneOf(c, 1, bits));
 
 /** PINSRx: a lane is written in the register's place. */
-const insert = (bits: number) => (c: Semantics) => {
+const insert = (bits: LaneBits) => (c: Semantics) => {
   const value = c.f.let(c.get(1));
-  c.f.store(i32.add(c.pointer(0, true), lane(c, bits / 8)), value, 0, bits);
+  c.setV(0, withLane(c.getV(0), immediate(c), value, bits));
 };
 
 /** PINSRD, PINSRQ, PEXTRD, PEXTRQ: the operand size is the lane's. */
-const extractSized = (c: Semantics): void => {
-  const at = i32.add(c.pointer(1, false), lane(c, c.size / 8));
-  c.set(0, c.size === 64 ? i64.load(at) : i64.load32u(at));
-};
-const insertSized = (c: Semantics): void => insert(c.size)(c);
+const extractSized = (c: Semantics): void => extract(c.size as 32 | 64)(c);
+const insertSized = (c: Semantics): void => insert(c.size as 32 | 64)(c);
 
 /** INSERTPS: dword imm[7:6] of a register, or one of memory, to lane imm[5:4]; lanes imm[3:0] become zero. */
 const insertSingle = (c: Semantics): void => {
-  const { f } = c;
-  const from = f.let(c.pointer(1, false));
   const { value, known } = immediate(c);
-  const single = f.let(i32.load(c.memory ? from : i32.add(from, i32.shl(i32.shr_u(value, 6), 2))));
-  f.store(i32.add(c.pointer(0, true), i32.and(i32.shr_u(value, 2), 12)), single);
-  c.setV(0, v128.andnot(c.getV(0), laneMask(32, { value, known })));
+  const shifted = (count: number): Immediate => ({
+    value: i32.shr_u(value, count),
+    known: known === undefined ? undefined : known >> count,
+  });
+  const b = vector(c, 1);
+  const from = shifted(6);
+  const bytes = v128.i8x16_splat(i32.shl(from.value, 2));
+  const single = c.memory
+    ? v128.i32x4_extract(b, 0)
+    : from.known !== undefined
+      ? v128.i32x4_extract(b, from.known)
+      : v128.i32x4_extract(v128.swizzle(b, v128.i8x16_add(IOTA, bytes)), 0);
+  const inserted = withLane(c.getV(0), shifted(4), i64.extend_u(single), 32);
+  c.setV(0, v128.andnot(inserted, laneMask(32, { value, known })));
 };
 
 const widen = (name: string, opcode: string, source: string, op: (a: V128) => V128): Definition =>

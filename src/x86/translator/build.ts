@@ -25,6 +25,7 @@ import { importForRegions, type RegionImports } from './imports.ts';
 import type { Block, Region } from './region.ts';
 import { RegionState, TranslatorSemantics } from './semantics.ts';
 import { emitGraph } from './structure.ts';
+import { chooseLanes } from './vectors.ts';
 
 /** Export name of the i-th region of a module. */
 export const regionName = (i: number) => `r${i}`;
@@ -57,9 +58,9 @@ class RegionBuilder {
   private readonly cpu: Local<'i32'>;
   private readonly frames: Local<'i32'>;
   private readonly checked: Local<'i32'>;
-  private readonly rip: Local<'i64'>;
-  private readonly status: Local<'i32'>;
-  private readonly budget: Local<'i32'>;
+  readonly rip: Local<'i64'>;
+  readonly status: Local<'i32'>;
+  readonly budget: Local<'i32'>;
   private exit!: Label;
   /** A form was met whose flags must be handled otherwise: all is to be emitted again. */
   private again = false;
@@ -71,7 +72,9 @@ class RegionBuilder {
     this.conditional = conditional;
     this.cpu = f.arg('i32', 0);
     this.frames = f.arg('i32', 2);
-    this.state = new RegionState(f, this.cpu, imports);
+    const instructions = region.blocks.flatMap((block) => block.instructions);
+    const lanes = chooseLanes(instructions.map(({ instruction }) => instruction));
+    this.state = new RegionState(f, this.cpu, imports, lanes);
     this.checked = f.local('i32');
     this.rip = f.local('i64');
     this.status = f.local('i32');
@@ -86,9 +89,11 @@ class RegionBuilder {
       this.body();
       f.unreachable();
     });
-    const { flags } = state;
+    const { flags, vectors } = state;
     state.store(state.dirty);
+    vectors.store(vectors.dirty);
     if (flags.used) flags.leave();
+    vectors.emitHost(this.imports, this);
     f.store(cpu, this.rip, CPU.rip);
     f.store(cpu, this.budget, CPU.budget);
     f.result(this.status);
@@ -98,6 +103,7 @@ class RegionBuilder {
       f.set(this.budget, i32.load(cpu, CPU.budget));
       // What is stored must have been loaded: a way out may lie before the first change.
       state.load(new Set([...state.used, ...state.dirty]));
+      vectors.load(new Set([...vectors.used, ...vectors.dirty]), vectors.plainUsed);
       if (flags.used) flags.enter();
     });
     return !this.again;
@@ -120,10 +126,15 @@ class RegionBuilder {
         f,
         selector,
         entering(_index, merge) {
-          if (merge) state.flags.merge();
+          if (!merge) return;
+          state.flags.merge();
+          state.vectors.merge();
         },
         going: (from, to) => this.enterPages(from, to),
-        branching: () => state.flags.flush(),
+        branching: () => {
+          state.flags.flush();
+          state.vectors.settle();
+        },
         backwards: (to) => {
           f.if(i32.lt_s(budget, 0), () => this.leave(this.place(blocks[to]!.start), STATUS.transfer));
         },
@@ -140,10 +151,10 @@ class RegionBuilder {
   private leave(to: I64, status: number): void {
     const { f, state } = this;
     f.set(this.rip, to);
-    const { flags } = state;
-    const before = flags.snapshot();
-    flags.emit();
-    flags.restore(before);
+    const before = state.snapshot();
+    state.flags.emit();
+    state.vectors.settle();
+    state.restore(before);
     f.set(this.status, i32.const(status));
     f.br(this.exit);
   }
@@ -202,6 +213,10 @@ class RegionBuilder {
             uncount(1);
             this.leave(this.place(behind), STATUS.exit);
           },
+          behind: () => {
+            uncount(1);
+            this.leave(this.place(behind), STATUS.transfer);
+          },
         },
         branch: (condition) => {
           const taken = () => {
@@ -227,12 +242,11 @@ class RegionBuilder {
     else this.leave(this.place(block.end), STATUS.transfer);
   }
 
-  /** Emits a way that is gone only if the condition holds: what is known of flags on the other way stays. */
+  /** Emits a way that is gone only if the condition holds: what is known on the other way stays. */
   private aside(condition: Parameters<Func['if']>[0], work: () => void): void {
-    const { flags } = this.state;
-    const before = flags.snapshot();
+    const before = this.state.snapshot();
     this.f.if(condition, () => this.f.scope(work));
-    flags.restore(before);
+    this.state.restore(before);
   }
 
   /** To an address: to a block of the region if it is one's, else out. */

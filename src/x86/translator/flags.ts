@@ -10,11 +10,13 @@
  *   kind sub+n    flags of x - y at 8 << n bits, both sign-extended
  *   kind add+n    flags of x + y
  *   kind result   ZF, SF, PF of x; OF is y's sign, AF its bit 4
+ *   kind float    ZF and PF of comparing x and y, the bits of doubles
  */
 import {
   constantOf,
   type Expr,
   type Func,
+  f64,
   type I32,
   type I64,
   i32,
@@ -23,22 +25,25 @@ import {
   type ModuleBuilder,
 } from '../../wasm/index.ts';
 import type { FlagWord } from '../emitting.ts';
+import type { FloatComparison } from '../isa/sse-semantics.ts';
 import { CPU } from '../state.ts';
 import type { RegionImports } from './imports.ts';
 
-const KIND = { words: 0, sub: 1, add: 5, result: 9 } as const;
+const KIND = { words: 0, sub: 1, add: 5, result: 9, float: 10 } as const;
 const SIZES = [8, 16, 32, 64] as const;
 
 /** All but CF. */
 const OTHERS = ['zres', 'spres', 'of', 'af'] as const;
 type OtherWord = (typeof OTHERS)[number];
 
-/** The flags just set are all those of a - b, or a + b. */
+/** The flags just set are all those of a - b, of a + b, or of comparing the doubles whose bits a and b are. */
 interface Operation {
-  readonly kind: 'sub' | 'add';
+  readonly kind: 'sub' | 'add' | 'float';
   readonly a: I64;
   readonly b: I64;
+  /** Of doubles: 8, the first of its kind. */
   readonly bits: number;
+  readonly comparison?: FloatComparison;
 }
 
 /** What each flag word will be; null: as it was. */
@@ -231,6 +236,16 @@ export function buildSettle(module: ModuleBuilder): Func {
   const r = f.local('i64');
   f.if(i32.eq(kind, KIND.result), () => {
     store(x, y, y);
+    f.return();
+  });
+  f.if(i32.eq(kind, KIND.float), () => {
+    const a = f64.reinterpret_i64(x);
+    const b = f64.reinterpret_i64(y);
+    const different = i32.or(f64.lt(a, b), f64.lt(b, a));
+    f.store(cpu, i64.extend_u(different), CPU.zres);
+    f.store(cpu, i64.extend_u(i32.or(different, f64.eq(a, b))), CPU.spres);
+    f.store(cpu, i64.const(0), CPU.of);
+    f.store(cpu, i32.const(0), CPU.af);
     f.return();
   });
   for (const n of SIZES.keys()) {

@@ -24,12 +24,15 @@ import {
   loadVector,
   storeVector,
 } from '../emitting.ts';
-import { SlotSse } from '../interpreter/sse.ts';
 import type { HostFunctions } from '../isa/semantics.ts';
+import type { FloatComparison } from '../isa/sse-semantics.ts';
 import { INFO_WRITE, lastPage, TLB, tlbIndex } from '../mmu.ts';
 import { CPU, FLAG, STATUS_FLAGS } from '../state.ts';
-import { RegionFlags } from './flags.ts';
+import { type FlagsSnapshot, RegionFlags } from './flags.ts';
 import type { RegionImports } from './imports.ts';
+import type { Lane, Vectors } from './vectors.ts';
+import { VectorState, xmmOf } from './vectors.ts';
+import { VectorSemantics } from './vectors-semantics.ts';
 
 /** Flags that have words of their own (see state.ts). */
 const KEPT_FLAGS = STATUS_FLAGS | FLAG.DF;
@@ -44,6 +47,14 @@ export interface RegionExits {
   retry(): void;
   /** Behind the current instruction, with the reason in the exit fields. */
   exit(): void;
+  /** Behind the current instruction. */
+  behind(): void;
+}
+
+/** What is known at a place of a region. */
+export interface Snapshot {
+  readonly flags: FlagsSnapshot;
+  readonly vectors: Vectors;
 }
 
 /** The variables of a region. */
@@ -55,16 +66,27 @@ export class RegionState {
   readonly base: Local<'i64'>;
   readonly registers: Local<'i64'>[] = [];
   readonly flags: RegionFlags;
+  readonly vectors: VectorState;
   readonly used = new Set<number>();
   readonly dirty = new Set<number>();
 
-  constructor(f: Func, cpu: Local<'i32'>, imports: RegionImports) {
+  constructor(f: Func, cpu: Local<'i32'>, imports: RegionImports, lanes: readonly Lane[]) {
     this.f = f;
     this.cpu = cpu;
     this.tlb = f.local('i32');
     this.base = f.local('i64');
     for (let i = 0; i < 16; i++) this.registers.push(f.local('i64'));
     this.flags = new RegionFlags(f, cpu, imports);
+    this.vectors = new VectorState(f, cpu, lanes);
+  }
+
+  snapshot(): Snapshot {
+    return { flags: this.flags.snapshot(), vectors: this.vectors.snapshot() };
+  }
+
+  restore({ flags, vectors }: Snapshot): void {
+    this.flags.restore(flags);
+    this.vectors.restore(vectors);
   }
 
   load(registers: Iterable<number>): void {
@@ -80,7 +102,7 @@ export class RegionState {
 
 export class TranslatorSemantics extends EmittingSemantics {
   readonly host: HostFunctions;
-  readonly sse = new SlotSse(this);
+  readonly sse: VectorSemantics;
   /** Set if flags were changed on some paths only. */
   conditionalFlags = false;
   private readonly instruction: Instruction;
@@ -114,7 +136,34 @@ export class TranslatorSemantics extends EmittingSemantics {
     this.branch = options.branch;
     this.depth = state.f.depth;
     this.direct = options.direct;
-    this.host = hostFunctions(state.cpu, options.imports, (callee, ...args) => this.seen(callee, ...args));
+    const { cpu, vectors } = state;
+    this.host = {
+      ...hostFunctions(cpu, options.imports, (callee, ...args) => this.seen(callee, ...args)),
+      fpu: (which, operand, value) =>
+        vectors.seen(
+          options.imports.fpu,
+          i32.const(which),
+          cpu,
+          operand,
+          typeof value === 'number' ? i32.const(value) : value,
+        ),
+    };
+    this.sse = new VectorSemantics(
+      {
+        f: state.f,
+        cpu: state.cpu,
+        bits: (i) => this.bits(i),
+        slot: (i) => this.slot(i),
+        pointerOf: (i) => this.pointerOf(i),
+        commitPointer: (pointer) => this.commitPointer(pointer),
+        here: () => this.here(),
+        leaveBehind: () => this.exits.behind(),
+        compared: (comparison) => this.compared(comparison),
+        getV: (i) => this.getV(i),
+        setV: (i, value) => this.setV(i, value),
+      },
+      vectors,
+    );
   }
 
   // --- Registers ---
@@ -250,6 +299,8 @@ export class TranslatorSemantics extends EmittingSemantics {
     const offset = slot ?? 0;
     if (slot !== null && this.isGeneral(slot))
       return v128.i64x2_replace(v128.const(0n, 0n), 0, this.readGeneral(slot, bits, false));
+    const xmm = xmmOf(slot);
+    if (xmm >= 0) return this.sse.getBits(xmm, bits);
     return loadVector(base, offset, bits);
   }
 
@@ -258,6 +309,11 @@ export class TranslatorSemantics extends EmittingSemantics {
     const slot = this.slot(i);
     if (slot !== null && this.isGeneral(slot)) {
       this.writeGeneral(slot, bits, v128.i64x2_extract(value, 0));
+      return;
+    }
+    const xmm = xmmOf(slot);
+    if (xmm >= 0) {
+      this.sse.setBits(xmm, value, bits);
       return;
     }
     const base = slot === null ? this.pointerOf(i) : this.cpu;
@@ -269,6 +325,8 @@ export class TranslatorSemantics extends EmittingSemantics {
   pointer(i: number, write: boolean): I32 {
     const slot = this.slot(i);
     if (slot === null) return this.pointerOf(i, write);
+    const xmm = xmmOf(slot);
+    if (xmm >= 0) return this.state.vectors.spilled(xmm);
     if (!this.isGeneral(slot)) return i32.add(this.cpu, slot);
     // A general register has no bytes in memory while it is in a local: through the state's slot.
     const { index } = this.general(slot);
@@ -285,7 +343,8 @@ export class TranslatorSemantics extends EmittingSemantics {
     if (slot === null) {
       const pointer = this.pointers.get(i);
       if (pointer !== undefined) this.commitPointer(pointer);
-    } else if (this.isGeneral(slot)) {
+    } else if (xmmOf(slot) >= 0) this.state.vectors.reload(xmmOf(slot));
+    else if (this.isGeneral(slot)) {
       const { index } = this.general(slot);
       if (this.spilled.has(index)) this.setReg(index, i64.load(this.cpu, CPU.regs + index * 8));
     }
@@ -407,6 +466,13 @@ export class TranslatorSemantics extends EmittingSemantics {
       if (pair === 6) return i64.lt_s(a, b);
       if (pair === 7) return i64.le_s(a, b);
     }
+    if (operation?.comparison !== undefined) {
+      const { below, equal, notAbove, unordered } = operation.comparison;
+      if (pair === 1) return below;
+      if (pair === 2) return equal;
+      if (pair === 3) return notAbove;
+      if (pair === 5) return unordered ?? i32.const(0);
+    }
     return super.positiveCondition(pair);
   }
 
@@ -488,6 +554,25 @@ export class TranslatorSemantics extends EmittingSemantics {
 
   again(): void {
     this.exits.retry();
+  }
+
+  // --- SSE ---
+
+  protected override requireFpu(): void {
+    if (!this.state.vectors.enable()) super.requireFpu();
+  }
+
+  private compared(comparison: FloatComparison): void {
+    const { below, equal, unordered, a, b } = comparison;
+    const { f } = this;
+    const uno = unordered === null ? i32.const(0) : f.let(unordered);
+    this.setWord('cf', f.let(below));
+    this.setWord('zres', i64.extend_u(i32.eqz(equal)));
+    this.setWord('spres', i64.extend_u(i32.eqz(uno)));
+    this.setWord('of', i64.const(0));
+    this.setWord('af', i32.const(0));
+    if (!this.conditional && !this.direct)
+      this.state.flags.setOperation({ kind: 'float', a, b, bits: 8, comparison });
   }
 
   /** Calls into TypeScript that look at registers or flags: they see the state, and what they change is read back. */
