@@ -23,6 +23,7 @@ import {
 } from '../translator/compile.ts';
 import { REGION_IMPORTS } from '../translator/imports.ts';
 import type { CodeCache } from './code-cache.ts';
+import type { Verifier } from './verify.ts';
 
 /** Most regions of one module. */
 const BATCH = 32;
@@ -62,6 +63,7 @@ export class Translations {
   private readonly imports: Record<string, unknown>;
   private readonly compiler: RegionCompiler;
   private readonly alongside: Compiler;
+  private readonly verifier: Verifier | null;
   private queue: Request[] = [];
   /** Places asked for, by frame: each is translated once until the frame's code is dropped. */
   private readonly asked = new Map<number, Set<number>>();
@@ -84,7 +86,10 @@ export class Translations {
     imports: Record<string, unknown>;
     /** null: translation happens at once, on the processor's own thread. */
     compiler: RegionCompiler | null;
+    /** Checks regions when they run. */
+    verifier?: Verifier | null;
   }) {
+    this.verifier = options.verifier ?? null;
     this.memory = options.memory;
     this.code = options.code;
     this.table = options.table;
@@ -140,7 +145,8 @@ export class Translations {
     const requests = this.jobs.get(id);
     this.jobs.delete(id);
     if (requests === undefined || module === null) return;
-    const { exports } = new WebAssembly.Instance(module, { env: this.imports });
+    const plain = new WebAssembly.Instance(module, { env: this.imports }).exports;
+    const exports = this.verifier?.wrap(module, plain, regions) ?? plain;
     for (const [i, { pages, entries }] of regions.entries()) {
       const slot = this.table.grow(1);
       this.table.set(slot, exports[regionName(i)]);

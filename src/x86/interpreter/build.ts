@@ -41,10 +41,20 @@ export interface InterpreterModule {
   readonly handlers: Uint16Array;
 }
 
-export function buildInterpreter(definitions: readonly Definition[], memoryPages: number): InterpreterModule {
+/**
+ * @param memoryPages see ModuleBuilder
+ * @param verifying for checking translations (see core/verify.ts): run ends after exactly CPU.budget instructions, hot
+ *   code is not reported, and the walker asks `copyOf` where a page is
+ */
+export function buildInterpreter(
+  definitions: readonly Definition[],
+  memoryPages: number,
+  verifying = false,
+): InterpreterModule {
   const module = new ModuleBuilder(memoryPages);
   const imports = importHost(module);
-  const mmu = buildMmu(module, imports);
+  const copyOf = verifying ? module.import('copyOf', ['i32', 'i32', 'i32'], ['i32']) : undefined;
+  const mmu = buildMmu(module, { ...imports, ...(copyOf && { copyOf }) });
   const env: Environment = {
     mmu,
     imports,
@@ -64,7 +74,7 @@ export function buildInterpreter(definitions: readonly Definition[], memoryPages
   });
   const outlined = cold.map((form) => buildOutlined(module, form, env));
   for (const func of outlined) module.element(func);
-  buildRun(module, hot, env, resolve);
+  buildRun(module, hot, env, resolve, verifying);
   module.exportTable('table');
   module.export('access', mmu.access);
   module.export('commit', mmu.commit);
@@ -155,7 +165,13 @@ function buildMapped(module: ModuleBuilder, mmu: Mmu): Func {
   return f;
 }
 
-function buildRun(module: ModuleBuilder, hot: readonly Form[], env: Environment, resolve: Func): void {
+function buildRun(
+  module: ModuleBuilder,
+  hot: readonly Form[],
+  env: Environment,
+  resolve: Func,
+  exact: boolean,
+): void {
   const f = module.func('run', ['i32', 'i32'], ['i32']);
   const cpu = f.arg('i32', 0);
   const rec = f.arg('i32', 1);
@@ -183,7 +199,23 @@ function buildRun(module: ModuleBuilder, hot: readonly Form[], env: Environment,
   f.if(i32.eqz(rec), () => leave(i32.load(cpu, CPU.exitReason)));
   f.set(entry, rec);
 
+  /** The budget is spent: exactly, or so that another instruction would be too many. */
+  const spent = () => (exact ? i32.le_s(budget, 0) : i32.lt_s(budget, 0));
+  const countArrival = () => {
+    if (!exact) emitHeat(f, cpu, rec, env.imports.hot);
+  };
+  const pause = () => {
+    f.store(cpu, i32.const(Exit.Budget), CPU.exitReason);
+    leave(i32.const(Exit.Budget));
+  };
+
   f.loop((next) => {
+    if (exact)
+      f.if(i32.le_s(i32.sub(budget, executed()), 0), () => {
+        account(false);
+        f.store(cpu, here(), CPU.rip);
+        pause();
+      });
     f.block((fault) => {
       f.block((exit) => {
         f.block((transfer) => {
@@ -281,7 +313,7 @@ function buildRun(module: ModuleBuilder, hot: readonly Form[], env: Environment,
               f.if(i32.eqz(rec), () => leave(i32.load(cpu, CPU.exitReason)));
               f.set(entry, rec);
               emitRemember(f, cpu, tlb, rec);
-              emitHeat(f, cpu, rec, env.imports.hot);
+              countArrival();
               f.br(next);
             });
             for (const form of hot)
@@ -311,7 +343,7 @@ function buildRun(module: ModuleBuilder, hot: readonly Form[], env: Environment,
             f.if(link, () => {
               f.set(rec, link);
               f.set(entry, link);
-              emitHeat(f, cpu, rec, env.imports.hot);
+              countArrival();
               f.brIf(i32.ge_s(budget, 0), next);
               f.store(cpu, here(), CPU.rip);
               leave(i32.const(Exit.Budget));
@@ -320,6 +352,7 @@ function buildRun(module: ModuleBuilder, hot: readonly Form[], env: Environment,
             const target = f.let(i64.add(page, i64.load(rec, RECORD.immediate)));
             f.store(cpu, target, CPU.rip);
             const branch = f.let(rec);
+            if (exact) f.if(spent(), pause);
             const generation = f.let(i32.load(cpu, CPU.recordGeneration));
             resolveFrom();
             f.if(i32.eqz(rec), () => leave(i32.load(cpu, CPU.exitReason)));
@@ -342,15 +375,12 @@ function buildRun(module: ModuleBuilder, hot: readonly Form[], env: Environment,
         });
         // transfer: CPU.rip says where to.
         account(true);
-        f.if(i32.lt_s(budget, 0), () => {
-          f.store(cpu, i32.const(Exit.Budget), CPU.exitReason);
-          leave(i32.const(Exit.Budget));
-        });
+        f.if(spent(), pause);
         f.scope(() => {
           resolveFrom();
           f.if(i32.eqz(rec), () => leave(i32.load(cpu, CPU.exitReason)));
           f.set(entry, rec);
-          emitHeat(f, cpu, rec, env.imports.hot);
+          countArrival();
         });
         f.br(next);
       });
