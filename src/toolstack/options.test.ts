@@ -11,6 +11,7 @@ describe('options', () => {
       cmdline: null,
       append: '',
       memory: 256 * 1024,
+      vcpus: 1,
       trace: false,
       translate: true,
       profile: false,
@@ -23,7 +24,7 @@ describe('options', () => {
 
   it('takes every option', () => {
     const line =
-      '--kernel=vmlinuz --no-ramdisk --cmdline=a --append b --memory 64 --trace --no-translator --profile --disk=d.img,,xvda,r --xenstore x --symbols s -q';
+      '--kernel=vmlinuz --no-ramdisk --cmdline=a --append b --memory 64 --vcpus 4 --trace --no-translator --profile --disk=d.img,,xvda,r --xenstore x --symbols s -q';
     expect(parseOptions(line.split(' '))).toEqual({
       command: 'boot',
       kernel: 'vmlinuz',
@@ -32,6 +33,7 @@ describe('options', () => {
       cmdline: 'a',
       append: 'b',
       memory: 64 * 1024,
+      vcpus: 4,
       trace: true,
       translate: false,
       profile: true,
@@ -58,6 +60,9 @@ describe('options', () => {
     [['--kernel-package', 'arch'], 'choose one of debian, cloud, backports, grub'],
     [['--disk', 'd.img'], '--disk "d.img": vdev is missing'],
     [['--memory', '12Q'], 'not a size'],
+    [['--vcpus', '0'], '1 to 128'],
+    [['--vcpus', '129'], '1 to 128'],
+    [['--vcpus', 'two'], '1 to 128'],
     [['--memory', '-1'], 'memory'],
     [['--memory', '0'], 'multiple of 4 KiB'],
   ])('refuses %j', (args, message) => {

@@ -3,6 +3,7 @@
  */
 import { parseArgs } from 'node:util';
 import { DiskError } from '../dom0/block/source.ts';
+import { VCPUS_MAX } from '../xen/domctl.ts';
 import { type DiskSpec, parseDiskSpec } from './devices/disk-spec.ts';
 import { KERNEL_NAMES, type KernelName } from './images/index.ts';
 
@@ -21,6 +22,8 @@ export interface BootOptions {
   append: string;
   /** Memory of the domain in KiB, a multiple of 4. */
   memory: number;
+  /** Virtual CPUs of the domain. */
+  vcpus: number;
   trace: boolean;
   /** Translate hot code; without it everything is interpreted. */
   translate: boolean;
@@ -53,6 +56,7 @@ processor made of WebAssembly. Without options: Debian's stock kernel and a shel
   --cmdline STRING       the kernel's command line, instead of the default one
   --append STRING        added to the command line
   --memory SIZE          memory of the domain: MiB, or with a suffix K, M or G (256)
+  --vcpus N              virtual CPUs of the domain, 1 to ${VCPUS_MAX} (1)
   --no-translator        interpret everything: slow, and simple to compare with
   --profile              print at the end what the time went to
   --trace                print every hypercall and its result on standard error
@@ -80,6 +84,7 @@ const OPTIONS = {
   cmdline: { type: 'string' },
   append: { type: 'string' },
   memory: { type: 'string' },
+  vcpus: { type: 'string' },
   trace: { type: 'boolean' },
   'no-translator': { type: 'boolean' },
   profile: { type: 'boolean' },
@@ -110,6 +115,7 @@ export function parseOptions(args: readonly string[]): Options {
     cmdline: values.cmdline ?? null,
     append: values.append ?? '',
     memory: values.memory === undefined ? DEFAULT_MEMORY : parseSize(values.memory),
+    vcpus: values.vcpus === undefined ? 1 : parseVcpus(values.vcpus),
     trace: values.trace ?? false,
     translate: !(values['no-translator'] ?? false),
     profile: values.profile ?? false,
@@ -158,4 +164,11 @@ export function parseSize(text: string): number {
   if (kib === 0 || kib % 4 !== 0)
     throw new UsageError(`--memory ${text}: must be a multiple of 4 KiB above 0`);
   return kib;
+}
+
+/** @throws UsageError */
+function parseVcpus(text: string): number {
+  const count = /^\d{1,3}$/.test(text) ? Number(text) : 0;
+  if (count < 1 || count > VCPUS_MAX) throw new UsageError(`--vcpus ${text}: must be 1 to ${VCPUS_MAX}`);
+  return count;
 }

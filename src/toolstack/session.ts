@@ -162,6 +162,7 @@ export class Session {
     };
     this.domain = await RunningDomain.start(this.machine!, guest, events, {
       trace: this.options.trace,
+      vcpus: this.options.vcpus,
       disks: this.options.disks,
     });
     if (!this.scripted) this.input.connect(this.domain);
