@@ -200,7 +200,7 @@ export class LocalToolstack implements Toolstack {
     domain.config = { ...config, name: domain.name };
   }
 
-  async wait(domid: number, until: 'shutdown' | 'death'): Promise<DomainEvent> {
+  async wait(domid: number, until: 'shutdown' | 'death', signal?: AbortSignal): Promise<DomainEvent> {
     const domain = this.domains.get(domid);
     const gone = (name: string): DomainEvent => ({ kind: 'destroyed', domid, name, reason: null });
     if (!domain) return gone('');
@@ -209,11 +209,17 @@ export class LocalToolstack implements Toolstack {
     if (shutdown !== null && until === 'shutdown') {
       return { kind: 'shutdown', domid, name: domain.name, reason: shutdown };
     }
-    return new Promise((resolve) => {
+    return new Promise((resolve, reject) => {
+      const give = () => {
+        stop();
+        reject(new ToolstackError('failed', 'nobody waits any more'));
+      };
+      signal?.addEventListener('abort', give, { once: true });
       const stop = this.listen((event) => {
         if (event.domid !== domid) return;
         if (event.kind !== 'destroyed' && !(event.kind === 'shutdown' && until === 'shutdown')) return;
         stop();
+        signal?.removeEventListener('abort', give);
         resolve(event);
       });
     });
@@ -317,8 +323,8 @@ export class LocalToolstack implements Toolstack {
   }
 
   async dumpCore(domid: number, path: string): Promise<void> {
-    this.need(domid);
-    await this.ask(() => dumpCore(this.machine, domid, path));
+    const domain = this.need(domid);
+    await this.ask(() => domain.use(() => dumpCore(this.machine, domid, path)));
   }
 
   async console(domid: number, viewer: ConsoleViewer, replay: Replay = 'unread'): Promise<ConsoleConnection> {
@@ -410,7 +416,7 @@ export class LocalToolstack implements Toolstack {
   private async dumpOf(domain: ManagedDomain): Promise<void> {
     const path = `${this.options.dumpFolder}/${domain.name}`;
     try {
-      await dumpCore(this.machine, domain.id, path);
+      await domain.use(() => dumpCore(this.machine, domain.id, path));
       this.note(`Domain ${domain.id} (${domain.name}): core dumped to ${path}`);
     } catch (error) {
       this.note(`Domain ${domain.id} (${domain.name}): no core dump: ${(error as Error).message}`);

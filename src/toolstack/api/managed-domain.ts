@@ -24,6 +24,8 @@ export class ManagedDomain {
   dying = false;
   private readonly machine: Machine;
   private readonly guest: Guest;
+  /** Work that needs its memory to stay: it is not destroyed before that has ended. */
+  private readonly using = new Set<Promise<unknown>>();
 
   private constructor(
     machine: Machine,
@@ -153,8 +155,21 @@ export class ManagedDomain {
     return `Domain ${this.id} (${this.name}) crashed: ${why}\n${(symbols?.annotate(dump) ?? dump).trimEnd()}`;
   }
 
+  /** Does something for which the domain must stay. */
+  async use<T>(work: () => Promise<T>): Promise<T> {
+    const done = work();
+    const marker = done.catch(() => {});
+    this.using.add(marker);
+    try {
+      return await done;
+    } finally {
+      this.using.delete(marker);
+    }
+  }
+
   async destroy(): Promise<void> {
     this.dying = true;
+    await Promise.all(this.using);
     try {
       await this.running.destroy();
     } finally {

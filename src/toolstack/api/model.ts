@@ -197,3 +197,15 @@ export const ApiError = Type.Object(
   { error: Type.Object({ code: oneOf(ERROR_CODES, 'What kind of error.'), message: Type.String() }, closed) },
   { ...closed, description: 'Why a request failed; the message is one line for people.' },
 );
+
+export const DaemonInfo = Type.Object(
+  {
+    pid: Count,
+    version: Type.String({ description: 'Of Xenolith.' }),
+    uptime: Seconds,
+    domains: Count,
+    notice: nullable(Type.String({ description: 'What became of the daemon before this one, if it died.' })),
+  },
+  { ...closed, description: 'The daemon.' },
+);
+export type DaemonInfo = Static<typeof DaemonInfo>;

@@ -64,9 +64,10 @@ export interface Toolstack {
   setConfiguration(domid: number, config: DomainConfig): Promise<void>;
   /**
    * Waits until a domain has shut down, or (until `death`) is gone; for one that is gone, that is now.
+   * @param signal gives the waiting up
    * @returns the last of what happened
    */
-  wait(domid: number, until: 'shutdown' | 'death'): Promise<DomainEvent>;
+  wait(domid: number, until: 'shutdown' | 'death', signal?: AbortSignal): Promise<DomainEvent>;
 
   vcpus(domid: number): Promise<VcpuInfo[]>;
   /** Asks the guest to have so many virtual CPUs up. */
