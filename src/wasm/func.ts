@@ -150,6 +150,13 @@ export class Func implements Callee {
     return local as Local<T>;
   }
 
+  /** A variable that no scope gives back. */
+  lasting<T extends ValType>(type: T): Local<T> {
+    const local = new Local(type, this.types.length);
+    this.types.push(type);
+    return local;
+  }
+
   /** A variable that holds the value from here on. */
   let<T extends ValType>(value: Expr<T>): Local<T> {
     const local = this.local(value.type);
