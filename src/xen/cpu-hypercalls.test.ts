@@ -188,6 +188,7 @@ describe('vcpu_op', () => {
     put(GUEST_CONTEXT.user_regs + USER_REGS.rip, va(PAGE.free));
     put(GUEST_CONTEXT.user_regs + USER_REGS.rsp, va(PAGE.userStack, 4096));
     put(GUEST_CONTEXT.user_regs + USER_REGS.rax, 0x1234);
+    put(GUEST_CONTEXT.user_regs + USER_REGS.rflags, 0x1202);
     put(GUEST_CONTEXT.user_regs + USER_REGS.cs, 0xe033);
     put(GUEST_CONTEXT.user_regs + USER_REGS.ss, 0xe02b);
     put(GUEST_CONTEXT.ctrlreg + 24, guest.mfns[0]! * 4096);
@@ -201,6 +202,7 @@ describe('vcpu_op', () => {
     const second = domain.vcpus[1]!;
     expect(second.cpu).toBeInstanceOf(Cpu);
     expect(second.gsBaseKernel).toBe(0x5555);
+    expect(second.iopl).toBe(1);
     for (let slice = 0; slice < 20; slice++) system.hypervisor.runSlice();
     expect(guest.read64(PAGE.data, 0)).toBe(0x1234n);
     expect(second.down).toBe(true);

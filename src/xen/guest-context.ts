@@ -100,7 +100,10 @@ export function applyGuestContext(vcpu: Vcpu, image: Uint8Array): void {
     cpu.put(CPU.regs + register * 8 + 4, low(at + 4));
   }
   cpu.rip = number(regs + USER_REGS.rip);
-  cpu.rflags = (low(regs + USER_REGS.rflags) & ALLOWED_FLAGS) | FLAG.IF | FLAG.ONE;
+  const rflags = low(regs + USER_REGS.rflags);
+  cpu.rflags = (rflags & ALLOWED_FLAGS) | FLAG.IF | FLAG.ONE;
+  // The processor itself runs without: this is the guest's own idea of it.
+  vcpu.iopl = (rflags & FLAG.IOPL) >> 12;
   const cs = (low(regs + USER_REGS.cs) & 0xffff) | 3;
   const ss = (low(regs + USER_REGS.ss) & 0xffff) | 3;
   cpu.setSelector(CS, isCodeSelector(vcpu, cs) ? cs : FLAT_KERNEL_CS);
