@@ -16,19 +16,29 @@ export const BOOT_ROWS = {
   idle: 'host CPU, idle',
 } as const;
 
+/**
+ * When a system's kernel was entered, in ms of performance.now(): when it said its first byte. User-Mode Linux is the
+ * kernel, and says nothing for a while.
+ */
+function entry(system: System, peer: Peer, started: number): number {
+  return peer.system === 'uml' ? started : system.entered;
+}
+
 export class BootResults {
   private readonly samples = new Samples('boot');
 
   /** A system is at its shell since `shell`; its process was started at `started` (ms of performance.now()). */
-  atShell(system: System, { system: name, variant }: Peer, started: number, shell: number): void {
-    this.samples.add(BOOT_ROWS.kernel, 's', name, (shell - system.entered) / 1000, variant);
+  atShell(system: System, peer: Peer, started: number, shell: number): void {
+    const { system: name, variant } = peer;
+    this.samples.add(BOOT_ROWS.kernel, 's', name, (shell - entry(system, peer, started)) / 1000, variant);
     this.samples.add(BOOT_ROWS.command, 's', name, (shell - started) / 1000, variant);
     this.samples.add(BOOT_ROWS.memory, 'MiB', name, system.residentMiB, variant);
   }
 
   /** Kernel entry to shell, with what an earlier boot has left. Who leaves nothing boots as ever. */
-  atShellAgain(system: System, { system: name, variant }: Peer, shell: number): void {
-    this.samples.add(BOOT_ROWS.warm, 's', name, (shell - system.entered) / 1000, variant);
+  atShellAgain(system: System, peer: Peer, started: number, shell: number): void {
+    const seconds = (shell - entry(system, peer, started)) / 1000;
+    this.samples.add(BOOT_ROWS.warm, 's', peer.system, seconds, peer.variant);
   }
 
   /** Watches an idle system for some seconds. */

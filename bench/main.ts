@@ -81,6 +81,14 @@ function parse() {
 const options = parse();
 const say = (text: string) => process.stderr.write(`${text}\n`);
 
+// What is running ends with this process (process.ts).
+for (const [signal, status] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+  ['SIGHUP', 129],
+] as const)
+  process.on(signal, () => process.exit(status));
+
 function wanted(group: string, name: string): boolean {
   return options.groups.has(group) && options.only.test(`${group}: ${name}`);
 }
@@ -131,13 +139,13 @@ try {
     await withSystem(images, peer, translations, async (system, started, shell) => {
       if (wantBoot) boot.atShell(system, peer, started, shell);
       if (wantBoot) say(`${label}: at the shell after ${((shell - started) / 1000).toFixed(1)} s`);
-      if (wantBoot && wantAgain && !own) boot.atShellAgain(system, peer, shell);
+      if (wantBoot && wantAgain && !own) boot.atShellAgain(system, peer, started, shell);
       if (wantIdle && round === 0) await boot.watchIdle(system, peer, options.idleSeconds);
       if (probe.rowCount > 0) await probe.runIn(system, peer, label);
     });
     if (wantBoot && wantAgain && own)
       await withSystem(images, peer, translations, async (system, started, shell) => {
-        boot.atShellAgain(system, peer, shell);
+        boot.atShellAgain(system, peer, started, shell);
         say(`${label}: at the shell again after ${((shell - started) / 1000).toFixed(1)} s`);
       });
     if (translations !== undefined) rmSync(translations, { recursive: true, force: true });

@@ -14,7 +14,9 @@ export class System {
   private status: string | null = null;
 
   constructor(program: string, args: readonly string[]) {
-    this.child = spawn(program, args, { stdio: 'pipe' });
+    // A process group of its own: User-Mode Linux has helpers that outlive it.
+    this.child = spawn(program, args, { stdio: 'pipe', detached: true });
+    process.on('exit', this.kill);
     this.child.stdout!.setEncoding('latin1').on('data', (text: string) => {
       this.firstByte ??= performance.now();
       this.output += text;
@@ -26,11 +28,22 @@ export class System {
     });
     this.child.stdin!.on('error', () => {});
     this.child.on('error', (error) => this.finish(error.message));
+    this.child.on('exit', this.kill);
     this.child.on('close', (code, signal) => this.finish(`status ${code ?? signal}`));
   }
 
+  private readonly kill = (): void => {
+    if (this.child.pid === undefined) return;
+    try {
+      process.kill(-this.child.pid, 'SIGKILL');
+    } catch {
+      // There is nothing left of it.
+    }
+  };
+
   private finish(status: string): void {
     this.status = status;
+    process.off('exit', this.kill);
     this.watcher();
   }
 
@@ -92,7 +105,7 @@ export class System {
     if (this.status !== null) return;
     await new Promise<void>((resolve) => {
       this.child.once('close', () => resolve());
-      this.child.kill('SIGKILL');
+      this.kill();
     });
   }
 }

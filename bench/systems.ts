@@ -1,4 +1,7 @@
-/** The systems that are compared, and what they boot: the same initramfs, the same memory, where it can be the same kernel. */
+/**
+ * The systems that are compared, and what they boot: the same initramfs with the same memory, and the same kernel
+ * where that can be (User-Mode Linux is a kernel of its own).
+ */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -22,13 +25,15 @@ export interface Images {
   readonly ramdisk: string;
   /** The probe, for this machine. */
   readonly probe: string;
+  /** What starts User-Mode Linux. */
+  readonly startUml: string;
   readonly title: string;
 }
 
 function compile(output: string, sources: readonly string[]): void {
   const args = ['-O2', '-static', '-o', output, ...sources];
   const { status, error } = spawnSync('gcc', args, { stdio: 'inherit' });
-  if (status !== 0) throw new Error(`the probe cannot be compiled: ${error?.message ?? 'gcc failed'}`);
+  if (status !== 0) throw new Error(`${sources[0]} cannot be compiled: ${error?.message ?? 'gcc failed'}`);
 }
 
 /** Kernel and initramfs, with the probe in it, as files. @throws Error if gcc is missing or fails */
@@ -43,13 +48,15 @@ export async function makeImages(): Promise<Images> {
       .filter((name) => name.endsWith('.c'))
       .map((name) => join(sources, name)),
   );
+  const startUml = join(folder, 'uml');
+  compile(startUml, [join(ROOT, 'bench/host/uml.c')]);
   const fetched = await fetchKernel('debian');
   const kernel = join(folder, 'vmlinux');
   writeFileSync(kernel, await unpackedKernel(fetched.kernel));
   const ramdisk = join(folder, 'initramfs');
   const bytes = new Uint8Array(readFileSync(probe));
   writeFileSync(ramdisk, await shellInitramfs({}, [{ path: PROBE.slice(1), bytes, permissions: 0o755 }]));
-  return { folder, kernel, ramdisk, probe, title: `${fetched.package} ${fetched.version}` };
+  return { folder, kernel, ramdisk, probe, startUml, title: `${fetched.package} ${fetched.version}` };
 }
 
 /** A system in one of its variants, as it is measured. */
@@ -102,12 +109,34 @@ function tcg(model: string): Peer {
   };
 }
 
+/** Debian's package user-mode-linux. */
+const UML = 'linux';
+
+/**
+ * What the C library in the guest is told, so that it uses no registers beyond SSE's: UML does not keep them
+ * (host/uml.c).
+ */
+const NARROW = `GLIBC_TUNABLES=glibc.cpu.hwcaps=${['AVX_Fast_Unaligned_Load', 'AVX2', 'AVX512F', 'AVX512VL']
+  .map((name) => `-${name}`)
+  .join(',')}`;
+
+const uml: Peer = {
+  system: 'uml',
+  variant: '',
+  boot: ({ ramdisk, startUml }) =>
+    new System(startUml, [
+      ...[UML, `mem=${MEMORY}M`, `initrd=${ramdisk}`, 'con0=fd:0,fd:1', 'con=null', NARROW],
+      ...WORDS.split(' '),
+    ]),
+};
+
 const PEERS: readonly Peer[] = [
   { system: 'native', variant: '', boot: null },
   ours('ours', []),
   ours('interpreter', ['--no-translator']),
   tcg('qemu64'),
   tcg('max'),
+  uml,
 ];
 
 /** Does this build keep translations on disk? */
@@ -128,6 +157,10 @@ export function available(wanted: ReadonlySet<SystemName>): { peers: Peer[]; not
   if (wanted.has('tcg') && !installed('qemu-system-x86_64')) {
     missing.add('tcg');
     notes.push('qemu-system-x86_64 (package qemu-system-x86) is not installed: no comparison with TCG');
+  }
+  if (wanted.has('uml') && !installed(UML)) {
+    missing.add('uml');
+    notes.push('linux (package user-mode-linux) is not installed: no comparison with User-Mode Linux');
   }
   return { peers: PEERS.filter(({ system }) => wanted.has(system) && !missing.has(system)), notes };
 }
