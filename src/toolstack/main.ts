@@ -1,6 +1,5 @@
 #!/usr/bin/env node
 /** The command line: `xenolith [options]`, or `npm start -- [options]` in a clone. */
-import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { explain, STATUS } from './failure.ts';
 import { progressOn, SILENT } from './images/index.ts';
@@ -8,20 +7,16 @@ import { nodePcpus } from './node/pcpu.ts';
 import { Terminal } from './node/terminal.ts';
 import { type BootOptions, parseOptions, USAGE, UsageError } from './options.ts';
 import { Session } from './session.ts';
+import { version } from './version.ts';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;
-
-function version(): string {
-  const file = new URL('../../package.json', import.meta.url);
-  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
-}
 
 async function boot(options: BootOptions): Promise<number> {
   const terminal = new Terminal(process.stdin, process.stdout);
   const session = new Session(options, {
     terminal,
     images: { progress: options.quiet ? SILENT : progressOn(process.stderr) },
-    startPcpu: nodePcpus({ translate: options.translate }),
+    startPcpu: nodePcpus({ translate: options.translate, verify: options.verify }),
     say: (text) => process.stderr.write(`xenolith: ${text}${terminal.newline}`),
   });
   for (const signal of SIGNALS)
