@@ -103,6 +103,13 @@ export class DhcpServer {
     this.reserved.delete(address);
   }
 
+  /** Decides now which address a guest will get. @returns null: there is none left */
+  promise(mac: number): number | null {
+    const address = this.choose(mac, 0);
+    if (address !== null) this.lease(mac, address, LEASE_S);
+    return address;
+  }
+
   /** Whose an address is, or null: nobody's whom we know of. */
   ownerOf(address: number): number | null {
     const lease = this.leases.get(address);
