@@ -24,15 +24,17 @@ export interface BlockSource {
   close(): Promise<void>;
 }
 
-/** A medium as long as it has to be, that bytes can be written to: what image formats live in. */
+/** A medium of bytes, as long as it has to be: what disks and image formats live in (files, addresses). */
 export interface RandomAccess {
+  /** For messages. */
+  readonly name: string;
   readonly readonly: boolean;
   /** Its length in bytes. */
   size(): Promise<number>;
-  /** Reads at an offset; bytes beyond the end are zeroes. */
-  read(offset: number, buffer: Uint8Array): Promise<void>;
-  write(offset: number, buffer: Uint8Array): Promise<void>;
-  truncate(size: number): Promise<void>;
+  /** Fills the buffers from an offset on. @returns how many bytes there were: less only at the end of the medium */
+  read(offset: number, buffers: readonly Uint8Array[]): Promise<number>;
+  /** Writes the buffers, and makes the medium longer if need be. */
+  write(offset: number, buffers: readonly Uint8Array[]): Promise<void>;
   /** All that was written is durable. */
   flush(): Promise<void>;
   close(): Promise<void>;
@@ -45,6 +47,67 @@ export function bytesOf(buffers: readonly Uint8Array[]): number {
   let sum = 0;
   for (const { length } of buffers) sum += length;
   return sum;
+}
+
+/** Parts of buffers: `length` bytes from `start` on. */
+export function cut(buffers: readonly Uint8Array[], start: number, length: number): Uint8Array[] {
+  const parts: Uint8Array[] = [];
+  let skip = start;
+  let left = length;
+  for (const buffer of buffers) {
+    if (left === 0) break;
+    if (skip >= buffer.length) {
+      skip -= buffer.length;
+      continue;
+    }
+    const part = buffer.subarray(skip, Math.min(skip + left, buffer.length));
+    parts.push(part);
+    left -= part.length;
+    skip = 0;
+  }
+  return parts;
+}
+
+/** A disk whose bytes are a medium's bytes. */
+export class RawDisk implements BlockSource {
+  readonly size: number;
+  readonly discardGranularity = 0;
+  private readonly medium: RandomAccess;
+
+  private constructor(medium: RandomAccess, size: number) {
+    this.medium = medium;
+    this.size = size;
+  }
+
+  /** What is behind the last whole sector is left alone. @throws DiskError */
+  static async of(medium: RandomAccess): Promise<RawDisk> {
+    const size = await medium.size();
+    if (size < SECTOR_SIZE) throw new DiskError(`${medium.name}: empty`);
+    return new RawDisk(medium, size - (size % SECTOR_SIZE));
+  }
+
+  get readonly(): boolean {
+    return this.medium.readonly;
+  }
+
+  async read(offset: number, buffers: readonly Uint8Array[]): Promise<void> {
+    if ((await this.medium.read(offset, buffers)) < bytesOf(buffers))
+      throw new DiskError(`${this.medium.name} has become shorter`);
+  }
+
+  write(offset: number, buffers: readonly Uint8Array[]): Promise<void> {
+    return this.medium.write(offset, buffers);
+  }
+
+  flush(): Promise<void> {
+    return this.medium.flush();
+  }
+
+  async discard(): Promise<void> {}
+
+  close(): Promise<void> {
+    return this.medium.close();
+  }
 }
 
 /** Extents of {@link MemorySource}. */

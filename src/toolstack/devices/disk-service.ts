@@ -1,18 +1,30 @@
 /** The disks of a machine's domains: opens what they are made of, attaches them, takes them away. */
-import { resolve } from 'node:path';
+import { dirname, isAbsolute, resolve } from 'node:path';
 import type { PlaneOpener } from '../../dom0/backend/data-plane.ts';
+import { MemoryOverlay } from '../../dom0/block/memory-overlay.ts';
+import { Qcow2Disk } from '../../dom0/block/qcow2.ts';
 import { IoScheduler } from '../../dom0/block/scheduler.ts';
-import { type BlockSource, DiskError, MemorySource } from '../../dom0/block/source.ts';
+import {
+  type BlockSource,
+  DiskError,
+  MemorySource,
+  type RandomAccess,
+  RawDisk,
+} from '../../dom0/block/source.ts';
 import { type BlockHost, VirtualBlockDevice } from '../../dom0/block/vbd.ts';
 import type { XenstoreClient } from '../../dom0/xenstore/client.ts';
 import type { Memory } from '../../machine/memory.ts';
 import { type DiskSpec, parseBytes } from './disk-spec.ts';
-import { DiskFile, RawFile } from './file.ts';
+import { DiskFile } from './file.ts';
+import { openAddress } from './http.ts';
 
 /** How long a guest has to let go of a disk, ms, as xl gives it. */
 const DETACH_TIMEOUT = 10_000;
 /** Lines about errors of a disk, each; further ones are only counted. */
 const MAX_REPORTS = 5;
+
+/** Images upon each other, at most. */
+const MAX_DEPTH = 16;
 
 /** How a file is in use: several may read it, or one may write it. */
 interface Use {
@@ -113,42 +125,101 @@ export class DiskService {
     await Promise.all([...this.devices.keys()].map((domid) => this.removeAll(domid)));
   }
 
+  /** What a disk is made of, one thing upon the other. */
   private async open(spec: DiskSpec): Promise<BlockSource> {
-    const { target, readonly, format } = spec;
+    const { target, format, overlay } = spec;
     if (target === null) throw new DiskError(`disk ${spec.vdev}: a drive without a disk is not supported`);
+    if (overlay === null) return this.openTarget(target, format, spec.readonly);
+    if (overlay === 'memory') return new MemoryOverlay(await this.openTarget(target, format, true));
+    return this.openOverlay(overlay, spec, target);
+  }
+
+  /** @param depth how many images lie above it */
+  private async openTarget(
+    target: string,
+    format: string | null,
+    readonly: boolean,
+    depth = 0,
+  ): Promise<BlockSource> {
+    if (depth > MAX_DEPTH) throw new DiskError(`${target}: too many images upon each other`);
     const memory = /^memory:(.*)$/.exec(target);
     if (memory) {
       const size = parseBytes(memory[1]!);
       if (size === null) throw new DiskError(`${target}: not a size (for example memory:64M)`);
       return new MemorySource(size);
     }
-    if (format !== 'raw') throw new DiskError(`format ${format} is not supported yet`);
-    return this.openFile(target, readonly);
+    const medium = /^https?:/.test(target)
+      ? await openAddress(target)
+      : await this.openFile(target, readonly);
+    return this.understood(medium, target, format ?? 'raw', readonly, depth);
   }
 
-  private async openFile(target: string, readonly: boolean): Promise<BlockSource> {
-    // A path that is not absolute is one of a device for xl; files of the folder one is in come first here.
-    const file = await DiskFile.open(resolve(target), readonly);
+  /** @param format null: as the disk above says nothing of it */
+  private async understood(
+    medium: RandomAccess,
+    target: string,
+    format: string,
+    readonly: boolean,
+    depth: number,
+  ): Promise<BlockSource> {
+    try {
+      if (medium.readonly && !readonly)
+        throw new DiskError(`${target}: can only be read (say access=ro, or overlay=FILE)`);
+      if (format === 'raw') return await RawDisk.of(medium);
+      if (format !== 'qcow2') throw new DiskError(`${target}: format ${format} is not supported`);
+      return await Qcow2Disk.open(medium, (name, below) =>
+        this.openTarget(resolveBeside(target, name), below, true, depth + 1),
+      );
+    } catch (error) {
+      await medium.close();
+      throw error;
+    }
+  }
+
+  /** A qcow2 image over a disk that is only read; made if it is not there. */
+  private async openOverlay(path: string, spec: DiskSpec, target: string): Promise<BlockSource> {
+    const below = await this.openTarget(target, spec.format, true);
+    try {
+      const name = /^(https?|memory):/.test(target) ? target : resolve(target);
+      const file = await this.openFile(path, spec.readonly, !spec.readonly);
+      try {
+        if ((await file.size()) === 0 && !spec.readonly)
+          await Qcow2Disk.create(file, { size: below.size, backing: { name, format: spec.format } });
+        let recorded: string | null = null;
+        const disk = await Qcow2Disk.open(file, async (backing) => {
+          recorded = backing;
+          return below;
+        });
+        if (recorded !== name)
+          throw new DiskError(`${path}: is an overlay over ${recorded ?? 'nothing'}, not over ${name}`);
+        return disk;
+      } catch (error) {
+        await file.close();
+        throw error;
+      }
+    } catch (error) {
+      await below.close();
+      throw error;
+    }
+  }
+
+  /** A path that is not absolute is one of a device for xl; here it is one of the folder that one is in. */
+  private async openFile(path: string, readonly: boolean, create = false): Promise<RandomAccess> {
+    const file = await DiskFile.open(resolve(path), readonly, create);
     try {
       this.claim(file);
     } catch (error) {
       await file.close();
       throw error;
     }
-    try {
-      return releasing(await RawFile.of(file), () => this.release(file));
-    } catch (error) {
-      this.release(file);
-      await file.close();
-      throw error;
-    }
+    return new ClaimedFile(file, () => this.release(file));
   }
 
   /** Two that write a file, or one that writes while another reads, would destroy what is in it. */
   private claim(file: DiskFile): void {
     const use = this.files.get(file.identity) ?? { writers: 0, readers: 0 };
     if (use.writers > 0 || (!file.readonly && use.readers > 0))
-      throw new DiskError(`${file.path}: in use by another disk`);
+      throw new DiskError(`${file.name}: in use by another disk`);
     if (file.readonly) use.readers++;
     else use.writers++;
     this.files.set(file.identity, use);
@@ -163,16 +234,47 @@ export class DiskService {
   }
 }
 
-/** The same source, that tells when it was closed. */
-function releasing(source: BlockSource, released: () => void): BlockSource {
-  return {
-    size: source.size,
-    readonly: source.readonly,
-    discardGranularity: source.discardGranularity,
-    read: (offset, buffers) => source.read(offset, buffers),
-    write: (offset, buffers) => source.write(offset, buffers),
-    flush: () => source.flush(),
-    discard: (offset, length) => source.discard(offset, length),
-    close: () => source.close().finally(released),
-  };
+/** A file that tells when it is not in use any more. */
+class ClaimedFile implements RandomAccess {
+  readonly name: string;
+  readonly readonly: boolean;
+  private readonly file: DiskFile;
+  private released: (() => void) | null;
+
+  constructor(file: DiskFile, released: () => void) {
+    this.file = file;
+    this.name = file.name;
+    this.readonly = file.readonly;
+    this.released = released;
+  }
+
+  size(): Promise<number> {
+    return this.file.size();
+  }
+
+  read(offset: number, buffers: readonly Uint8Array[]): Promise<number> {
+    return this.file.read(offset, buffers);
+  }
+
+  write(offset: number, buffers: readonly Uint8Array[]): Promise<void> {
+    return this.file.write(offset, buffers);
+  }
+
+  flush(): Promise<void> {
+    return this.file.flush();
+  }
+
+  async close(): Promise<void> {
+    if (!this.released) return;
+    this.released();
+    this.released = null;
+    await this.file.close();
+  }
+}
+
+/** The name of a backing file, as its image has it: beside the image, unless it says where it is. */
+function resolveBeside(target: string, name: string): string {
+  if (/^(https?|memory):/.test(name) || isAbsolute(name)) return name;
+  if (/^https?:/.test(target)) return new URL(name, target).href;
+  return resolve(dirname(resolve(target)), name);
 }

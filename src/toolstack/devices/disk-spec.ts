@@ -75,6 +75,13 @@ export function parseDiskSpec(text: string): DiskSpec {
       throw wrong(`unknown key "${part.split('=')[0]}"`);
     else {
       while (positions < POSITIONS.length && (values.get(POSITIONS[positions]!) ?? '') !== '') positions++;
+      // After an old prefix, which says the format, the next part is the vdev.
+      if (
+        POSITIONS[positions] === 'format' &&
+        splitPrefix(values.get('target')!) &&
+        parseVdev(part.split(':')[0]!)
+      )
+        positions++;
       const name = POSITIONS[positions++];
       if (name === undefined) throw wrong(`"${part}" is one part too many`);
       set(name, part);

@@ -4,7 +4,6 @@ import {
   constants,
   fdatasync,
   fstat,
-  ftruncate,
   open,
   read,
   readv,
@@ -14,7 +13,7 @@ import {
 } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
-import { type BlockSource, bytesOf, DiskError, type RandomAccess } from '../../dom0/block/source.ts';
+import { bytesOf, DiskError, type RandomAccess } from '../../dom0/block/source.ts';
 import { SECTOR_SIZE } from '../../xen/public/io/blkif.ts';
 
 /** Buffers that one system call takes (IOV_MAX). */
@@ -33,7 +32,7 @@ const REASONS: Readonly<Record<string, string>> = {
 
 /** An open file or block device. */
 export class DiskFile implements RandomAccess {
-  readonly path: string;
+  readonly name: string;
   readonly readonly: boolean;
   /** Names the file itself, whatever path leads to it. */
   readonly identity: string;
@@ -45,7 +44,7 @@ export class DiskFile implements RandomAccess {
   private failure: Error | null = null;
 
   private constructor(path: string, readonly: boolean, fd: number, stats: Stats) {
-    this.path = path;
+    this.name = path;
     this.readonly = readonly;
     this.fd = fd;
     const { dev, ino, rdev } = stats;
@@ -79,22 +78,7 @@ export class DiskFile implements RandomAccess {
     return Number(sectors) * SECTOR_SIZE;
   }
 
-  async read(offset: number, buffer: Uint8Array): Promise<void> {
-    const got = await this.readSome(offset, [buffer]);
-    buffer.fill(0, got);
-  }
-
-  async write(offset: number, buffer: Uint8Array): Promise<void> {
-    await this.writeAll(offset, [buffer]);
-  }
-
-  async truncate(size: number): Promise<void> {
-    await promisify(ftruncate)(this.fd, size);
-    this.dirty = true;
-  }
-
-  /** @returns how many bytes there were: less than asked for at the end of the file */
-  async readSome(offset: number, buffers: readonly Uint8Array[]): Promise<number> {
+  async read(offset: number, buffers: readonly Uint8Array[]): Promise<number> {
     return this.move(offset, buffers, (at, left, done) =>
       left.length === 1
         ? read(this.fd, left[0]!, 0, left[0]!.length, at, done)
@@ -102,14 +86,14 @@ export class DiskFile implements RandomAccess {
     );
   }
 
-  async writeAll(offset: number, buffers: readonly Uint8Array[]): Promise<void> {
+  async write(offset: number, buffers: readonly Uint8Array[]): Promise<void> {
     try {
       const done = await this.move(offset, buffers, (at, left, end) =>
         left.length === 1
           ? write(this.fd, left[0]!, 0, left[0]!.length, at, end)
           : writev(this.fd, left as Uint8Array[], at, end),
       );
-      if (done < bytesOf(buffers)) throw new DiskError(`${this.path}: nothing more can be written`);
+      if (done < bytesOf(buffers)) throw new DiskError(`${this.name}: nothing more can be written`);
     } finally {
       this.dirty = true;
     }
@@ -167,48 +151,6 @@ function behind(buffers: readonly Uint8Array[], bytes: number): readonly Uint8Ar
   while (index < buffers.length && skip >= buffers[index]!.length) skip -= buffers[index++]!.length;
   if (skip === 0) return buffers.slice(index);
   return [buffers[index]!.subarray(skip), ...buffers.slice(index + 1)];
-}
-
-/** A disk whose bytes are a file's bytes. */
-export class RawFile implements BlockSource {
-  readonly size: number;
-  readonly discardGranularity = 0;
-  private readonly file: DiskFile;
-
-  private constructor(file: DiskFile, size: number) {
-    this.file = file;
-    this.size = size;
-  }
-
-  /** @throws DiskError */
-  static async of(file: DiskFile): Promise<RawFile> {
-    const size = await file.size();
-    if (size < SECTOR_SIZE) throw new DiskError(`${file.path}: empty`);
-    return new RawFile(file, size - (size % SECTOR_SIZE));
-  }
-
-  get readonly(): boolean {
-    return this.file.readonly;
-  }
-
-  async read(offset: number, buffers: readonly Uint8Array[]): Promise<void> {
-    if ((await this.file.readSome(offset, buffers)) < bytesOf(buffers))
-      throw new DiskError(`${this.file.path}: the file has become shorter`);
-  }
-
-  write(offset: number, buffers: readonly Uint8Array[]): Promise<void> {
-    return this.file.writeAll(offset, buffers);
-  }
-
-  flush(): Promise<void> {
-    return this.file.flush();
-  }
-
-  async discard(): Promise<void> {}
-
-  close(): Promise<void> {
-    return this.file.close();
-  }
 }
 
 /** An error of the host, as one line about a file. */
