@@ -1,4 +1,5 @@
 /**
+ * npm run bench -- soak [--minutes N]       (soak.ts; 30 minutes)
  * npm run bench -- [cpu] [float] [system] [boot] [options]
  *
  * Measures on this machine, side by side with its peers: in every round each system boots once and does everything,
@@ -23,6 +24,7 @@ import { BOOT_ROWS, BootResults } from './boot.ts';
 import { listRows, ProbeResults } from './probe.ts';
 import type { System } from './process.ts';
 import { means, type Row, SYSTEMS, type SystemName, table } from './report.ts';
+import { soak } from './soak.ts';
 import { available, type Images, keepsTranslations, makeImages, type Peer, untilShell } from './systems.ts';
 
 const GROUPS = ['cpu', 'float', 'system', 'boot'] as const;
@@ -50,11 +52,14 @@ function parse() {
         idle: { type: 'string', default: '20' },
         warm: { type: 'string', default: '500' },
         measure: { type: 'string', default: '300' },
+        minutes: { type: 'string', default: '30' },
       },
       allowPositionals: true,
     });
+    const soaks = positionals.length === 1 && positionals[0] === 'soak';
+    if (soaks) positionals.pop();
     const wrong = positionals.find((name) => !GROUPS.some((group) => group === name));
-    if (wrong) throw new Error(`no such group: ${wrong} (there are ${GROUPS.join(', ')})`);
+    if (wrong) throw new Error(`no such group: ${wrong} (there are ${GROUPS.join(', ')}; soak goes alone)`);
     const groups = new Set<string>(positionals.length > 0 ? positionals : GROUPS);
     if (groups.has('cpu')) groups.add('float');
     const systems = values.systems.split(',').map((name) => {
@@ -65,6 +70,7 @@ function parse() {
     const rounds = number(values.rounds, 'rounds', 1);
     if (!Number.isInteger(rounds)) throw new Error('--rounds must be a whole number');
     return {
+      soakMinutes: soaks ? number(values.minutes, 'minutes', 1) : null,
       groups,
       only: new RegExp(values.only, 'i'),
       systems: new Set<SystemName>(systems),
@@ -111,6 +117,12 @@ async function withSystem(
 
 try {
   const images = await makeImages();
+  say(`${images.title}, Node ${process.version}`);
+  if (options.soakMinutes !== null) {
+    const [ours] = available(new Set(['ours'])).peers;
+    await soak(images, ours!, options.soakMinutes, say);
+    process.exit(0);
+  }
   const { peers, notes } = available(options.systems);
   for (const note of notes) say(note);
   const probe = new ProbeResults(
@@ -151,7 +163,6 @@ try {
     if (translations !== undefined) rmSync(translations, { recursive: true, force: true });
   };
 
-  say(`${images.title}, Node ${process.version}`);
   for (let round = 0; round < options.rounds; round++) {
     for (const peer of peers) {
       const label = `${round + 1}/${options.rounds} ${peer.system}${peer.variant && ` (${peer.variant})`}`;

@@ -74,6 +74,32 @@ export class System {
     });
   }
 
+  /** Waits; meanwhile it must not end. @throws Error if it does */
+  async survive(seconds: number): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      const done = (error?: Error) => {
+        this.watcher = () => {};
+        clearTimeout(timer);
+        if (error) reject(error);
+        else resolve();
+      };
+      const timer = setTimeout(done, seconds * 1000);
+      this.watcher = () => {
+        if (this.status === null) return;
+        done(new Error(`it ended (${this.status}): ${(this.output + this.errors).slice(-1500)}`));
+      };
+      this.watcher();
+    });
+  }
+
+  /** What the console said since the last call, in whole lines. */
+  takeOutput(): string {
+    const end = this.output.lastIndexOf('\n') + 1;
+    const lines = this.output.slice(0, end);
+    this.output = this.output.slice(end);
+    return lines;
+  }
+
   type(text: string): void {
     this.child.stdin!.write(text);
   }

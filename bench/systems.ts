@@ -15,8 +15,9 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const XENOLITH = join(ROOT, 'dist/toolstack/main.js');
 /** Of the domain, in MiB. */
 export const MEMORY = 128;
-/** Where the programs of bench/probe are, in the guest. */
+/** In the guest: the probe (bench/probe), and what starts the soak's load (bench/guest). */
 export const PROBE = '/bin/probe';
+export const SOAK = '/bin/soak';
 
 export interface Images {
   readonly folder: string;
@@ -54,8 +55,11 @@ export async function makeImages(): Promise<Images> {
   const kernel = join(folder, 'vmlinux');
   writeFileSync(kernel, await unpackedKernel(fetched.kernel));
   const ramdisk = join(folder, 'initramfs');
-  const bytes = new Uint8Array(readFileSync(probe));
-  writeFileSync(ramdisk, await shellInitramfs({}, [{ path: PROBE.slice(1), bytes, permissions: 0o755 }]));
+  const program = (path: string, file: string) => ({
+    ...{ path: path.slice(1), bytes: new Uint8Array(readFileSync(file)), permissions: 0o755 },
+  });
+  const programs = [program(PROBE, probe), program(SOAK, join(ROOT, 'bench/guest/soak.sh'))];
+  writeFileSync(ramdisk, await shellInitramfs({}, programs));
   return { folder, kernel, ramdisk, probe, startUml, title: `${fetched.package} ${fetched.version}` };
 }
 

@@ -5,6 +5,7 @@
  *   probe WARM MEASURE [INDEX...]       runs rows (all without an index): "row INDEX NANOSECONDS CHECKSUM" for each,
  *                                       "row INDEX failed" for one that changes its mind, and "probe end"
  *   probe exit                          does nothing (the program that the exec row runs)
+ *   probe load NAME                     a load of the soak (load.c)
  *
  * WARM and MEASURE are milliseconds. A row runs its batch over and over for WARM, and then again for MEASURE, which
  * alone is timed: time per operation is that of all whole batches, interruptions included. The warm-up is part of the
@@ -14,6 +15,7 @@
  * All runs on one CPU, so that processes that speak to each other do not profit from a second one where there is one.
  */
 #define _GNU_SOURCE
+#include "load.h"
 #include "probe.h"
 
 #include <errno.h>
@@ -83,6 +85,7 @@ int main(int argc, char **argv) {
     for (int i = 0; (row = find(i)); i++) printf("%d\t%s\t%s\t%s\n", i, row->group, row->unit, row->name);
     return 0;
   }
+  if (argc == 3 && strcmp(argv[1], "load") == 0) return run_load(argv[2]);
   if (argc < 3) {
     fputs("usage: probe list | probe WARM MEASURE [INDEX...] (milliseconds)\n", stderr);
     return 2;
