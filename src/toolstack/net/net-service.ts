@@ -84,6 +84,13 @@ export class NetService {
     this.networks.set(bridge, { options, interfaces: new Set(), nat: null });
   }
 
+  /** Domains on a bridge may reach what listens on the host's loopback. Before anybody is on it. */
+  allowHostLoopback(bridge: string): void {
+    const { options } = this.networkOf(bridge);
+    const subnet = options.nat?.subnet ?? DEFAULT_SUBNET;
+    this.define(bridge, { ...options, nat: { subnet, hostLoopback: true } });
+  }
+
   /** Gives a domain an interface. @throws NetError */
   async attach(domid: number, spec: VifSpec): Promise<VirtualInterface> {
     const own = this.interfaces.get(domid) ?? new Map<number, VirtualInterface>();
