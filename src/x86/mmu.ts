@@ -11,8 +11,17 @@
  * The invariant: a write tag is present only if the page is writable, its D bit is set, and the machine frame holds
  * no decoded code. So the first write to a page, and every first write to a page with code, passes through the walker.
  *
- * A byte of flags for each machine frame says whether any TLB may hold it, so that revoking a frame that no TLB
- * holds costs nothing.
+ * A TLB never holds more than the page tables say. Whoever changes an entry that a walk has passed (its A bit is set)
+ * tells the processor, which forgets what came from it; so TLBs outlive loads of other roots, and nothing is stale
+ * when a frame changes hands. For that each TLB keeps, beside an entry, the linear address of the page-table entry
+ * that the walk ended at (an entry at index i of its table can only be in the places i, i + 512, ...), and each machine
+ * frame has a word with a bit for each TLB that may have learned from it as a page table, or have a write tag for it.
+ * The rules for the levels above stand at the head of core/tlb-pool.ts.
+ *
+ * A TLB also keeps a log of places that were filled (of a supervisor's TLB: with addresses of the lower half), so
+ * that emptying one costs what it holds.
+ *
+ * A byte of flags for each machine frame says whether any TLB may hold it, or any write tag, or the frame holds code.
  */
 import {
   type Callee,
@@ -33,6 +42,18 @@ export const TLB_ENTRIES = 2048;
 export const TLB_ENTRY_SIZE = 32;
 export const TLB_SIZE = TLB_ENTRIES * TLB_ENTRY_SIZE;
 export const TLB = { read: 0, write: 8, fetch: 16, addend: 24, frame: 28 } as const;
+
+/** What follows a TLB's entries: for each the address of its page-table entry; its bit; the log: a count, places. */
+const TLB_SOURCES = TLB_SIZE;
+export const TLB_BIT = TLB_SOURCES + TLB_ENTRIES * 4;
+const TLB_LOG_COUNT = TLB_BIT + 4;
+const TLB_LOG = TLB_BIT + 8;
+/** Places in the log; more are not counted one by one. */
+const LOG_PLACES = 1000;
+/** Bytes of a TLB with all of that: whole frames. */
+export const TLB_BLOCK = (TLB_LOG + LOG_PLACES * 4 + 0xfff) & ~0xfff;
+/** Entries of a page table. */
+const TABLE_ENTRIES = 512;
 
 /** Bits of a frame's flags. */
 export const FRAME_READ = 1;
@@ -60,6 +81,11 @@ export function lastPage(va: I64, bytes: number): I64 {
 export interface MmuImports {
   /** (machine frame): a page with decoded code is about to be written. */
   readonly codeWritten: Callee;
+  /**
+   * (machine frame, kind, TLB entry) -> linear address of the page: reads and writes go to a copy of it. Only in the
+   * interpreter that checks translations (see core/verify.ts).
+   */
+  readonly copyOf?: Callee;
 }
 
 export interface Mmu {
@@ -102,6 +128,9 @@ export function buildMmu(module: ModuleBuilder, imports: MmuImports): Mmu {
   }
   buildTranslate(module, walk);
   buildRevoke(module);
+  buildForget(module);
+  buildEmpty(module);
+  buildSameUpperHalf(module);
   return { walk, access, commit, raise };
 }
 
@@ -183,8 +212,35 @@ function buildWalk(module: ModuleBuilder, imports: MmuImports): Func {
   f.if(i32.eq(kind, 1), () =>
     f.if(i32.and(i32.load8u(flags), FRAME_CODE), () => f.do(imports.codeWritten, frame)),
   );
-  const slot = f.let(i32.add(i32.load(cpu, CPU.tlb), tlbIndex(page)));
+  const tlb = f.let(i32.load(cpu, CPU.tlb));
+  const place = f.let(tlbIndex(page));
+  const slot = f.let(i32.add(tlb, place));
   const none = i64.const(-1);
+  if (imports.copyOf !== undefined) {
+    // Reads, writes and fetches of a page have different addresses: one kind an entry, and the first write is seen.
+    const linear = f.let(call('i32', imports.copyOf, frame, kind, slot));
+    f.store(slot, select(i32.eq(kind, 2), none, page), TLB.read);
+    f.store(slot, select(i32.eq(kind, 1), page, none), TLB.write);
+    f.store(slot, select(i32.eq(kind, 2), page, none), TLB.fetch);
+    f.store(slot, i32.sub(linear, i32.wrap(page)), TLB.addend);
+    f.store(slot, frame, TLB.frame);
+    f.store(flags, i32.or(i32.load8u(flags), FRAME_READ | FRAME_WRITE), 0, 8);
+    f.result(linear);
+    return f;
+  }
+  // What is not in the log yet: a place that is empty, or holds an address of the upper half.
+  const unlogged = i64.lt_s(i64.load(slot, TLB.read), 0);
+  f.if(i32.and(unlogged, i32.or(user, i64.ge_s(page, 0))), () => {
+    const count = f.let(i32.load(tlb, TLB_LOG_COUNT));
+    f.if(i32.lt_u(count, LOG_PLACES), () => f.store(i32.add(tlb, i32.shl(count, 2)), slot, TLB_LOG));
+    f.store(tlb, i32.add(count, 1), TLB_LOG_COUNT);
+  });
+  f.store(i32.add(tlb, i32.shr_u(place, 3)), at, TLB_SOURCES);
+  const mark = (machineFrame: I32) => {
+    const word = f.let(i32.add(i32.load(cpu, CPU.holders), i32.shl(machineFrame, 2)));
+    f.store(word, i32.or(i32.load(word), i32.load(tlb, TLB_BIT)));
+  };
+  mark(i32.shr_u(at, 12));
   f.store(slot, page, TLB.read);
   f.store(slot, select(i64.lt_s(noExecute, 0), none, page), TLB.fetch);
   f.store(slot, i32.sub(i32.shl(frame, 12), i32.wrap(page)), TLB.addend);
@@ -197,6 +253,7 @@ function buildWalk(module: ModuleBuilder, imports: MmuImports): Func {
     writable,
     () => {
       f.store(slot, page, TLB.write);
+      mark(frame);
       f.store(flags, i32.or(i32.load8u(flags), FRAME_READ | FRAME_WRITE), 0, 8);
     },
     () => {
@@ -288,6 +345,82 @@ function buildTranslate(module: ModuleBuilder, walk: Func): void {
   f.if(i32.eqz(linear), () => f.return(i32.const(0)));
   f.result(i32.or(linear, i32.and(i32.wrap(va), 0xfff)));
   module.export('translate', f);
+}
+
+/** Clears a place of a TLB. */
+function emitClear(f: Func, slot: I32): void {
+  f.store(slot, i64.const(-1), TLB.read);
+  f.store(slot, i64.const(-1), TLB.write);
+  f.store(slot, i64.const(-1), TLB.fetch);
+}
+
+/** forget(tlb, entry): clears what the TLB has from a page-table entry at a linear address. */
+function buildForget(module: ModuleBuilder): void {
+  const f = module.func('forget', ['i32', 'i32'], []);
+  const tlb = f.arg('i32', 0);
+  const entry = f.arg('i32', 1);
+  const index = f.let(i32.and(i32.shr_u(entry, 3), TABLE_ENTRIES - 1));
+  const source = f.let(i32.add(tlb, i32.shl(index, 2)));
+  const slot = f.let(i32.add(tlb, i32.shl(index, Math.log2(TLB_ENTRY_SIZE))));
+  for (let first = 0; first < TLB_ENTRIES; first += TABLE_ENTRIES)
+    f.if(i32.eq(i32.load(source, TLB_SOURCES + first * 4), entry), () =>
+      emitClear(f, f.let(i32.add(slot, first * TLB_ENTRY_SIZE))),
+    );
+  module.export('forget', f);
+}
+
+/** empty(tlb, all): clears the places in its log, or all places; empties the log. */
+function buildEmpty(module: ModuleBuilder): void {
+  const f = module.func('empty', ['i32', 'i32'], []);
+  const tlb = f.arg('i32', 0);
+  const count = f.let(i32.load(tlb, TLB_LOG_COUNT));
+  f.if(
+    i32.or(f.arg('i32', 1), i32.gt_u(count, LOG_PLACES)),
+    () => f.memoryFill(tlb, 0xff, TLB_SIZE),
+    () => {
+      const at = f.let(tlb);
+      const end = f.let(i32.add(tlb, i32.shl(count, 2)));
+      f.block((done) => {
+        f.loop((next) => {
+          f.brIf(i32.ge_u(at, end), done);
+          emitClear(f, f.let(i32.load(at, TLB_LOG)));
+          f.set(at, i32.add(at, 4));
+          f.br(next);
+        });
+      });
+    },
+  );
+  f.store(tlb, i32.const(0), TLB_LOG_COUNT);
+  module.export('empty', f);
+}
+
+/**
+ * sameUpperHalf(a, b): whether two root tables agree in the entries of the upper half, A and D bits aside. If so,
+ * b's entries have all A bits of a's from then on: a TLB that learned through a may be used for b.
+ */
+function buildSameUpperHalf(module: ModuleBuilder): void {
+  const f = module.func('sameUpperHalf', ['i32', 'i32'], ['i32']);
+  const a = f.arg('i32', 0);
+  const b = f.arg('i32', 1);
+  const upper = (TABLE_ENTRIES / 2) * 8;
+  const at = f.let(i32.const(0));
+  f.loop((next) => {
+    const difference = i64.xor(i64.load(i32.add(a, at), upper), i64.load(i32.add(b, at), upper));
+    f.if(i64.ne(i64.and(difference, i64.const(~BigInt(PTE.A | PTE.D))), 0), () => f.return(i32.const(0)));
+    f.set(at, i32.add(at, 8));
+    f.brIf(i32.lt_u(at, upper), next);
+  });
+  f.set(at, i32.const(0));
+  f.loop((next) => {
+    const from = f.let(i64.load(i32.add(a, at), upper));
+    const to = f.let(i32.add(b, at));
+    const missing = f.let(i64.and(i64.and(from, i64.xor(i64.load(to, upper), -1)), PTE.A));
+    f.if(i64.ne(missing, 0), () => f.store(to, i64.or(i64.load(to, upper), missing), upper));
+    f.set(at, i32.add(at, 8));
+    f.brIf(i32.lt_u(at, upper), next);
+  });
+  f.result(i32.const(1));
+  module.export('sameUpperHalf', f);
 }
 
 /** revoke(tlb, frame, writeOnly): clears the write tags, or all tags, of a frame's entries. */

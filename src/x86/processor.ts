@@ -32,8 +32,6 @@ export interface PhysicalSpace {
   readonly frameTable: number;
   /** How many entries it has. */
   readonly frameLimit: number;
-  /** Counts changes of present page-table entries: a TLB of another value is stale when it is loaded. */
-  generation: number;
 }
 
 export interface Processor {
@@ -44,7 +42,7 @@ export interface Processor {
   detach(cpu: Cpu): void;
   /**
    * Loads the root tables for supervisor and user mode (guest frame numbers of L4 tables; user may be 0: none).
-   * TLB contents survive for roots seen before with the same space generation.
+   * What TLBs hold survives, as nothing in them is ever stale (see core/tlb-pool.ts).
    */
   loadRoots(cpu: Cpu, supervisorRoot: number, userRoot: number): void;
   /** Switches between the two loaded roots; sets cpu.supervisor. Cheap. */
@@ -60,10 +58,22 @@ export interface Processor {
   translate(cpu: Cpu, va: VirtualAddress, access: Access): number;
   /** After a failed translate: the page-fault error code that the access would have. */
   faultCode(cpu: Cpu, va: VirtualAddress, access: Access): number;
-  /** Drops TLB entries of both loaded roots. */
-  flush(cpu: Cpu): void;
-  flushPage(cpu: Cpu, va: VirtualAddress): void;
-  /** Drops what every TLB holds of a machine frame (it changes owner or becomes a page table). */
+  /**
+   * An entry of a page table in use, with its A bit set, is about to be or was replaced: forgets what TLBs have from
+   * it. Must be called before anybody relies on the change. So must the next two.
+   * @param entry linear address
+   */
+  entryChanged(entry: number): void;
+  /** An entry above the last level, through which a walk may have passed, changed: empties the space's TLBs. */
+  tablesChanged(space: PhysicalSpace): void;
+  /** A root table is none any more. @param root guest frame number */
+  rootDropped(space: PhysicalSpace, root: number): void;
+  /**
+   * No page table in use maps a machine frame (or maps it writable), nor is it one itself: it may change its owner
+   * or become a page table. Drops the code decoded from it.
+   */
+  released(machineFrame: number): void;
+  /** Drops what every TLB holds of a machine frame, although page tables may map it: what is behind them changes. */
   revoke(machineFrame: number): void;
   /** Must be called after TypeScript wrote to a machine frame that may hold code. Cheap if it holds none. */
   written(machineFrame: number): void;

@@ -109,6 +109,11 @@ export const CPU = {
   scratch: 0x400,
   /** Free use: 256 bytes (operands of slow paths). */
   temp: 0x600,
+  /** Of user mode and of supervisor mode, u32 each: what CPU.tlb and CPU.root hold in it. */
+  modeTlbs: 0x700,
+  modeRoots: 0x708,
+  /** u32 linear address of a word for each machine frame: which TLBs have something from or of it (see mmu.ts). */
+  holders: 0x710,
   /** Records of a single step (see records.ts). */
   stepRecords: 0x800,
   size: 0x1000,

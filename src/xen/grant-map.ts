@@ -10,7 +10,6 @@ import type { Domain } from './domain.ts';
 import type { GrantUse } from './grant-table.ts';
 import { HypercallError } from './hypercall.ts';
 import { entryAt, setEntryIn } from './mm/mmu-update.ts';
-import { flushAll } from './mm/tlb.ts';
 import { GNTMAP, GNTST, type GrantStatus } from './public/grant_table.ts';
 import { PTE, PTE_SIZE } from './public/mmu.ts';
 import type { Vcpu } from './vcpu.ts';
@@ -86,7 +85,6 @@ export class GrantMappings {
         use.release();
         return failed(GNTST.general_error);
       }
-      this.flush(hostAddress, flags);
     }
     const handle = this.freeHandles.pop() ?? this.mappings.length;
     this.mappings[handle] = { use, mfn, flags };
@@ -109,8 +107,6 @@ export class GrantMappings {
       const status = this.unmapHost(vcpu, mapping, hostAddress, replaceBy);
       if (status !== GNTST.okay) return status;
       mapping.flags &= ~GNTMAP.host_map;
-      this.flush(hostAddress, mapping.flags);
-      if (replaceBy !== 0) this.flush(replaceBy, 0);
     }
     if ((mapping.flags & (GNTMAP.host_map | GNTMAP.device_map)) === 0) {
       this.domain.memory.unmapForeign(mapping.mfn);
@@ -144,11 +140,6 @@ export class GrantMappings {
     if (setEntryIn(memory, place.mfn, place.index, low, high) !== 0) return GNTST.general_error;
     setEntryIn(memory, from.mfn, from.index, 0, 0);
     return GNTST.okay;
-  }
-
-  /** Drops what TLBs know of an entry that changed. Where it is in the address space is known only by address. */
-  private flush(hostAddress: number, flags: number): void {
-    flushAll(this.domain, null, (flags & GNTMAP.contains_pte) === 0 ? hostAddress : null);
   }
 
   private place(vcpu: Vcpu, hostAddress: number, flags: number): EntryPlace | null {

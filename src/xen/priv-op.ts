@@ -8,7 +8,6 @@ import { CPU, FLAG, RAX, RBX, RCX, RDX, VECTOR } from '../x86/state.ts';
 import { emulatedCpuid } from './cpuid.ts';
 import { readDebugRegister, writeDebugRegister } from './debugreg.ts';
 import { HypercallError } from './hypercall.ts';
-import { flushPageLocal } from './mm/tlb.ts';
 import { readMsr, readsAsZero, writeMsr } from './msr.ts';
 import { injectException } from './traps.ts';
 import type { Vcpu } from './vcpu.ts';
@@ -299,8 +298,8 @@ function systemGroup(vcpu: Vcpu, reader: Reader): Outcome {
   const register = (modrm & 7) | ((reader.rex & 1) << 3);
   if (modrm >>> 6 !== 3) {
     if (((modrm >>> 3) & 7) !== 7) return null;
-    const address = reader.address(vcpu.cpu, modrm);
-    flushPageLocal(vcpu, address);
+    // Nothing is stale (see mm/tlb.ts); but the operand has its length.
+    reader.address(vcpu.cpu, modrm);
     return 'done';
   }
   switch ((modrm >>> 3) & 7) {

@@ -35,7 +35,7 @@ function machine(options: ProcessorOptions) {
   map(4, 1, 6);
   const cpu = new Cpu(memory, frames.alloc() * PAGE_SIZE);
   cpu.reset();
-  processor.attach(cpu, { frameTable, frameLimit: 7, generation: 0 });
+  processor.attach(cpu, { frameTable, frameLimit: 7 });
   processor.loadRoots(cpu, 1, 1);
   /** Puts code at an offset of the two pages. */
   const write = (offset: number, bytes: readonly number[]) =>

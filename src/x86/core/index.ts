@@ -13,7 +13,7 @@ import { JUMPS_SIZE } from '../interpreter/jumps.ts';
 import { STATUS } from '../interpreter/status.ts';
 import { lastTransfers, RING_SIZE } from '../interpreter/transfers.ts';
 import { definitions } from '../isa/index.ts';
-import { FRAME_CODE, FRAME_WRITE, TLB_ENTRIES, TLB_ENTRY_SIZE, TLB_SIZE } from '../mmu.ts';
+import { FRAME_CODE, FRAME_WRITE, TLB_BLOCK } from '../mmu.ts';
 import { Access, type PhysicalSpace, type Processor, type ProcessorHost } from '../processor.ts';
 import { GLUE, RECORD } from '../records.ts';
 import { CPU, Exit, FLAG, RAX, RBP, RBX, RCX, RDX, RSP, VECTOR } from '../state.ts';
@@ -22,29 +22,33 @@ import { ACTIVITY, ACTIVITY_DETAIL, type ActivityBoard, DETAIL, type Detail } fr
 import { CodeCache } from './code-cache.ts';
 import { fpuCall } from './fpu-calls.ts';
 import { checkCodeSegment, loadSegment, segmentQuery } from './segments.ts';
-import { type Tlb, TlbPool } from './tlb-pool.ts';
+import { type Tlb, type TlbEntry, type TlbFunctions, TlbPool } from './tlb-pool.ts';
 import { Translations } from './translations.ts';
+import { Verifier, type VerifyLog } from './verify.ts';
 
-/** Root tables whose TLBs are kept. */
-const TLBS = 16;
+/** TLBs: one for each root of user mode that is kept, one for each space's supervisor mode. */
+const TLBS = 32;
 /** Decoded code, most that is kept: address space only, until used. */
 const ARENA_SIZE = 96 << 20;
 
 interface Attachment {
-  space: PhysicalSpace;
-  supervisor: Tlb | null;
-  user: Tlb | null;
+  readonly space: PhysicalSpace;
   supervisorRoot: number;
   userRoot: number;
 }
 
-interface CoreExports {
-  run(cpu: number, record: number): number;
-  translate(cpu: number, low: number, high: number, kind: number): number;
-  revoke(tlb: number, frame: number, writeOnly: number): void;
+/** For tests. */
+export interface InspectableProcessor extends Processor {
+  /** All that TLBs hold. */
+  tlbEntries(): TlbEntry[];
 }
 
-class Core implements Processor {
+interface CoreExports extends TlbFunctions {
+  run(cpu: number, record: number): number;
+  translate(cpu: number, low: number, high: number, kind: number): number;
+}
+
+class Core implements InspectableProcessor {
   readonly memory: Memory;
   readonly frames: Frames;
   readonly undefinedInstructions = new Map<string, number>();
@@ -61,7 +65,11 @@ class Core implements Processor {
   private readonly translating: boolean;
   private readonly stepTranslated: boolean;
   private readonly board: ActivityBoard | null;
+  private readonly verifier: Verifier | null = null;
+  private readonly holders: number;
   private readonly attachments = new Map<number, Attachment>();
+  /** The CPU whose TLBs are in place, theirs and nobody else's. */
+  private loaded: Cpu | null = null;
   private readonly cpus = new Map<number, Cpu>();
 
   constructor(
@@ -81,7 +89,8 @@ class Core implements Processor {
     const pages = (bytes: number) => frames.allocContiguous(Math.ceil(bytes / PAGE_SIZE)) * PAGE_SIZE;
     this.frameFlags = pages(frames.total);
     this.codeMaps = pages(frames.total * 4);
-    this.pool = new TlbPool(memory, pages(TLBS * TLB_SIZE), TLBS);
+    const tlbs = pages(TLBS * TLB_BLOCK);
+    this.holders = pages(frames.total * 4);
     const arenaSize = Math.min(ARENA_SIZE, (memory.size >>> 2) & ~0xfff);
     this.code = new CodeCache({
       memory,
@@ -92,6 +101,7 @@ class Core implements Processor {
         revokeWrites: (frame) => this.revokeWrites(frame),
         dropped: (frame) => {
           this.translations.drop(frame);
+          if (frame === null) this.verifier?.drop(null);
           if (frame === null) memory.u8.fill(0, this.jumps, this.jumps + JUMPS_SIZE);
           // A region that is running may have been dropped: it looks after its store.
           for (const cpu of this.cpus.values()) cpu.put(CPU.codeDropped, 1);
@@ -105,10 +115,25 @@ class Core implements Processor {
     this.heat = pages(HEAT_SIZE);
     this.jumps = pages(JUMPS_SIZE);
     const imports = this.imports();
+    if (options.verify) {
+      this.verifier = new Verifier({
+        memory,
+        frames,
+        decoder: this.decoder,
+        imports,
+        frameFlags: this.frameFlags,
+        revokeWrites: (frame) => this.revokeWrites(frame),
+        forgetAll: () => this.code.clear(),
+        cpuAt: (address) => this.cpus.get(address >>> 0)!,
+        log: options.verify,
+      });
+      this.host = this.verifier.wrapHost(host);
+    }
     const instance = new WebAssembly.Instance(new WebAssembly.Module(module.bytes), {
       env: { memory: memory.wasm, ...imports },
     });
     this.wasm = instance.exports as unknown as CoreExports;
+    this.pool = new TlbPool(memory, tlbs, TLBS, this.holders, this.wasm);
     this.translations = new Translations({
       memory,
       code: this.code,
@@ -116,13 +141,14 @@ class Core implements Processor {
       table: instance.exports['table'] as WebAssembly.Table,
       imports: { ...imports, ...instance.exports },
       compiler: options.compiler ?? null,
+      verifier: this.verifier,
     });
   }
 
   private imports(): HostImplementation {
     const sse = new SseFloat(this.memory);
     const x87 = new X87(this.memory);
-    const { memory, host } = this;
+    const { memory } = this;
     const randomBytes = new Uint8Array(8);
     const cpuAt = (address: number) => this.cpus.get(address >>> 0)!;
     /** For profiles: something takes its time in the middle of guest code. */
@@ -130,7 +156,7 @@ class Core implements Processor {
       memory.u8[(cpu >>> 0) + ACTIVITY_DETAIL] = detail;
     };
     return {
-      codeWritten: (frame) => this.code.drop(frame),
+      codeWritten: (frame) => this.dropCode(frame!),
       decode: (cpu) => {
         note(cpu!, DETAIL.decoding);
         const record = this.code.decode(cpuAt(cpu!));
@@ -157,7 +183,7 @@ class Core implements Processor {
       cpuid: (address) => this.cpuid(cpuAt(address!)),
       random: (address) => {
         // Through a buffer of its own: sources of randomness do not fill shared memory.
-        host.random(randomBytes);
+        this.host.random(randomBytes);
         memory.u8.set(randomBytes, (address! >>> 0) + CPU.temp);
         return 0;
       },
@@ -200,16 +226,11 @@ class Core implements Processor {
 
   attach(cpu: Cpu, space: PhysicalSpace): void {
     this.cpus.set(cpu.address, cpu);
-    this.attachments.set(cpu.address, {
-      space,
-      supervisor: null,
-      user: null,
-      supervisorRoot: 0,
-      userRoot: 0,
-    });
+    this.attachments.set(cpu.address, { space, supervisorRoot: 0, userRoot: 0 });
     cpu.put(CPU.frameTable, space.frameTable);
     cpu.put(CPU.frameLimit, space.frameLimit);
     cpu.put(CPU.frameFlags, this.frameFlags);
+    cpu.put(CPU.holders, this.holders);
     cpu.put(CPU.codeMaps, this.codeMaps);
     cpu.put(CPU.heat, this.heat);
     cpu.put(CPU.jumps, this.jumps);
@@ -222,6 +243,7 @@ class Core implements Processor {
     if (attachment === undefined) return;
     this.attachments.delete(cpu.address);
     this.cpus.delete(cpu.address);
+    if (this.loaded === cpu) this.loaded = null;
     const others = [...this.attachments.values()].some((each) => each.space === attachment.space);
     if (!others) this.pool.release(attachment.space);
     this.frames.release(cpu.get(CPU.ring) / PAGE_SIZE, RING_SIZE / PAGE_SIZE);
@@ -230,42 +252,43 @@ class Core implements Processor {
 
   loadRoots(cpu: Cpu, supervisorRoot: number, userRoot: number): void {
     const attachment = this.attachments.get(cpu.address)!;
-    const { space } = attachment;
     attachment.supervisorRoot = supervisorRoot;
     attachment.userRoot = userRoot;
-    attachment.supervisor = this.pool.get(space, supervisorRoot, true, attachment.user);
-    attachment.user = userRoot === 0 ? null : this.pool.get(space, userRoot, false, attachment.supervisor);
-    this.setMode(cpu, cpu.supervisor);
+    this.place(cpu);
   }
 
   setMode(cpu: Cpu, supervisor: boolean): void {
-    const attachment = this.attachments.get(cpu.address)!;
-    let tlb = supervisor ? attachment.supervisor : attachment.user;
-    const root = supervisor ? attachment.supervisorRoot : attachment.userRoot;
+    if (this.loaded !== cpu) this.place(cpu);
+    this.enterMode(cpu, supervisor);
+  }
+
+  private enterMode(cpu: Cpu, supervisor: boolean): void {
+    const index = supervisor ? 4 : 0;
     cpu.supervisor = supervisor;
-    if (tlb === null || root === 0) {
-      // No user tables: an empty TLB over a root that maps nothing (machine frame 0 is never used).
-      cpu.put(CPU.root, 0);
-      tlb = this.pool.get(attachment.space, 0, supervisor, attachment.supervisor);
-    } else {
-      const frame = this.memory.u32[(attachment.space.frameTable >>> 2) + root]!;
-      cpu.put(CPU.root, frame * PAGE_SIZE);
-      if (tlb.space !== attachment.space || tlb.root !== root || tlb.supervisor !== supervisor) {
-        // Another CPU took it meanwhile.
-        tlb = this.pool.get(
-          attachment.space,
-          root,
-          supervisor,
-          supervisor ? attachment.user : attachment.supervisor,
-        );
-        if (supervisor) attachment.supervisor = tlb;
-        else attachment.user = tlb;
-      }
-    }
-    cpu.put(CPU.tlb, tlb.address);
+    cpu.put(CPU.tlb, cpu.get(CPU.modeTlbs + index));
+    cpu.put(CPU.root, cpu.get(CPU.modeRoots + index));
+  }
+
+  /** Finds the CPU's TLBs: other CPUs may have had them since it ran. */
+  private place(cpu: Cpu): void {
+    const { space, supervisorRoot, userRoot } = this.attachments.get(cpu.address)!;
+    const supervisor = this.pool.supervisor(space, supervisorRoot);
+    // Without user tables: a root that maps nothing (machine frame 0 is never used).
+    const user = this.pool.user(space, userRoot, supervisor);
+    this.setModeTables(cpu, 4, space, supervisor, supervisorRoot);
+    this.setModeTables(cpu, 0, space, user, userRoot);
+    this.loaded = cpu;
+    this.enterMode(cpu, cpu.supervisor);
+  }
+
+  private setModeTables(cpu: Cpu, index: number, space: PhysicalSpace, tlb: Tlb, root: number): void {
+    cpu.put(CPU.modeTlbs + index, tlb.address);
+    const frame = root === 0 ? 0 : this.memory.u32[(space.frameTable >>> 2) + root]!;
+    cpu.put(CPU.modeRoots + index, frame * PAGE_SIZE);
   }
 
   run(cpu: Cpu, budget: number): Exit {
+    if (this.loaded !== cpu) this.place(cpu);
     this.board?.enterCpu(cpu.address);
     cpu.put(CPU.activity, ACTIVITY.translation);
     this.translations.work();
@@ -368,6 +391,8 @@ class Core implements Processor {
   }
 
   translate(cpu: Cpu, va: VirtualAddress, access: Access): number {
+    if (this.loaded !== cpu) this.place(cpu);
+    if (this.verifier?.active) return this.verifier.translate(cpu, va, access);
     return this.wasm.translate(cpu.address, va >>> 0, high32(va), access) >>> 0;
   }
 
@@ -375,47 +400,54 @@ class Core implements Processor {
     return this.translate(cpu, va, access) === 0 ? cpu.get(CPU.walkError) : 0;
   }
 
-  flush(cpu: Cpu): void {
-    const { supervisor, user } = this.attachments.get(cpu.address)!;
-    if (supervisor !== null) this.pool.flush(supervisor);
-    if (user !== null) this.pool.flush(user);
+  entryChanged(entry: number): void {
+    this.pool.entryChanged(entry);
   }
 
-  flushPage(cpu: Cpu, va: VirtualAddress): void {
-    const { supervisor, user } = this.attachments.get(cpu.address)!;
-    const slot = ((va >>> 12) & (TLB_ENTRIES - 1)) * TLB_ENTRY_SIZE;
-    for (const tlb of [supervisor, user]) {
-      if (tlb === null) continue;
-      this.memory.u32.fill(0xffffffff, (tlb.address + slot) >>> 2, (tlb.address + slot + 24) >>> 2);
-    }
+  tablesChanged(space: PhysicalSpace): void {
+    this.pool.tablesChanged(space);
+  }
+
+  rootDropped(space: PhysicalSpace, root: number): void {
+    this.pool.rootDropped(space, root);
+    // What is in place may have been of that root.
+    this.loaded = null;
+  }
+
+  tlbEntries(): TlbEntry[] {
+    return this.pool.entries();
+  }
+
+  released(machineFrame: number): void {
+    this.pool.released(machineFrame);
+    if (this.memory.u8[this.frameFlags + machineFrame]! & FRAME_CODE) this.dropCode(machineFrame);
+    this.memory.u8[this.frameFlags + machineFrame]! &= ~FRAME_WRITE;
   }
 
   revoke(machineFrame: number): void {
     const flags = this.memory.u8[this.frameFlags + machineFrame]!;
-    if (flags & FRAME_CODE) this.code.drop(machineFrame);
+    if (flags & FRAME_CODE) this.dropCode(machineFrame);
     if ((flags & ~FRAME_CODE) === 0) return;
-    for (const tlb of this.current()) this.wasm.revoke(tlb.address, machineFrame, 0);
+    this.pool.revoke(machineFrame);
     this.memory.u8[this.frameFlags + machineFrame] = 0;
   }
 
-  /** The TLBs that may be used as they are: loaded, or of the present generation. Others are flushed when loaded. */
-  private current(): Tlb[] {
-    const loaded = new Set<Tlb | null>();
-    for (const { supervisor, user } of this.attachments.values()) loaded.add(supervisor).add(user);
-    return this.pool.tlbs.filter(
-      (tlb) => tlb.space !== null && (tlb.generation === tlb.space.generation || loaded.has(tlb)),
-    );
+  /** A frame's decoded code, and what was made of it, is not valid any more. */
+  private dropCode(frame: number): void {
+    this.code.drop(frame);
+    this.verifier?.drop(frame);
   }
 
   private revokeWrites(frame: number): void {
     const flags = this.memory.u8[this.frameFlags + frame]!;
     if ((flags & FRAME_WRITE) === 0) return;
-    for (const tlb of this.current()) this.wasm.revoke(tlb.address, frame, 1);
+    this.pool.revokeWrites(frame);
+    this.verifier?.revoke(frame, true);
     this.memory.u8[this.frameFlags + frame] = flags & ~FRAME_WRITE;
   }
 
   written(machineFrame: number): void {
-    if (this.memory.u8[this.frameFlags + machineFrame]! & FRAME_CODE) this.code.drop(machineFrame);
+    if (this.memory.u8[this.frameFlags + machineFrame]! & FRAME_CODE) this.dropCode(machineFrame);
   }
 
   lastTransfers(cpu: Cpu): { from: VirtualAddress; to: VirtualAddress }[] {
@@ -430,6 +462,8 @@ export interface ProcessorOptions {
   compiler?: RegionCompiler | null;
   /** Where to note what it is doing; without one only the CPUs' own words are kept. */
   activity?: ActivityBoard | null;
+  /** Checks translations against the interpreter while they run, which is slow; what comes of it is noted here. */
+  verify?: VerifyLog | null;
   /** step() runs the instruction translated, as a region of its own (a repeated one to its end): for tests. */
   stepTranslated?: boolean;
 }
@@ -439,6 +473,6 @@ export function createProcessor(
   frames: Frames,
   host: ProcessorHost,
   options: ProcessorOptions = {},
-): Processor {
+): InspectableProcessor {
   return new Core(memory, frames, host, buildInterpreter(definitions, memory.size / 0x1_0000), options);
 }

@@ -29,7 +29,7 @@ function machine() {
   entry(4, 0, 5);
   const cpu = new Cpu(memory, frames.alloc() * 4096);
   cpu.reset();
-  processor.attach(cpu, { frameTable, frameLimit: 6, generation: 0 });
+  processor.attach(cpu, { frameTable, frameLimit: 6 });
   processor.loadRoots(cpu, 1, 1);
   const xmm = (register: number) => (cpu.address + CPU.xmm + 16 * register) / 8;
   return {

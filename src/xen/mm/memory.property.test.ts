@@ -60,6 +60,7 @@ const frameArb: fc.Arbitrary<Frame> = fc.oneof(
 type Entry = { frame: Frame; flags: number; high: number };
 const flagsArb = fc.oneof(
   { weight: 6, arbitrary: fc.constantFrom(PAGE_RO, PAGE_RW, TABLE, TABLE & ~PTE.RW) },
+  { weight: 3, arbitrary: fc.constantFrom(PAGE_RO, PAGE_RW, TABLE).map((flags) => flags & ~PTE.ACCESSED) },
   { weight: 2, arbitrary: fc.constant(0) },
   { weight: 1, arbitrary: fc.integer({ min: 0, max: 0xfff }) },
 );

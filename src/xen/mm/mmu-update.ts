@@ -11,7 +11,7 @@ import { runBatch } from './batch.ts';
 import type { DomainMemory } from './domain-memory.ts';
 import { requireNotForeign } from './foreign.ts';
 import { FrameType } from './frame-table.ts';
-import { flushAll, flushLocal, flushPageLocal, vcpuMask } from './tlb.ts';
+import { checkVcpuMask } from './tlb.ts';
 import { findL1, isTable, tableIndex } from './walk.ts';
 
 /** mmu_update(requests, count, pdone, foreigndom). */
@@ -79,17 +79,12 @@ function mmuRequest(
 
 /** update_va_mapping(va, val, flags). */
 export function updateVaMapping(vcpu: Vcpu, args: Arguments): number {
-  const va = args.number(0);
-  const result = setEntryAt(vcpu, va, args.low(1), args.high(1));
+  const result = setEntryAt(vcpu, args.number(0), args.low(1), args.high(1));
   const flags = args.low(2);
   const what = flags & UVMF.FLUSHTYPE_MASK;
   if (what !== UVMF.TLB_FLUSH && what !== UVMF.INVLPG) return result;
-  const pages = what === UVMF.INVLPG;
   const who = args.number(2) - what;
-  if (who === UVMF.LOCAL) {
-    if (pages) flushPageLocal(vcpu, va);
-    else flushLocal(vcpu);
-  } else flushAll(vcpu.domain, who === UVMF.ALL ? null : vcpuMask(vcpu, who), pages ? va : null);
+  if (who !== UVMF.LOCAL && who !== UVMF.ALL) checkVcpuMask(vcpu, who);
   return result;
 }
 

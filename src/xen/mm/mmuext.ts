@@ -9,7 +9,7 @@ import { runBatch } from './batch.ts';
 import type { DomainMemory } from './domain-memory.ts';
 import { requireNotForeign } from './foreign.ts';
 import { FrameType } from './frame-table.ts';
-import { flushAll, flushLocal, flushPageLocal, vcpuMask } from './tlb.ts';
+import { checkVcpuMask } from './tlb.ts';
 
 /** mmuext_op(operations, count, pdone, foreigndom). */
 export function mmuextOp(vcpu: Vcpu, args: Arguments): number {
@@ -27,8 +27,7 @@ export function mmuextOp(vcpu: Vcpu, args: Arguments): number {
 
 /** One operation. The arguments are signed numbers, and any numbers. @returns 0 or -errno */
 function operate(vcpu: Vcpu, command: number, arg1: number, arg2: number): number {
-  const { domain } = vcpu;
-  const { memory } = domain;
+  const { memory } = vcpu.domain;
   switch (command) {
     case MMUEXT.PIN_L1_TABLE:
     case MMUEXT.PIN_L2_TABLE:
@@ -43,23 +42,15 @@ function operate(vcpu: Vcpu, command: number, arg1: number, arg2: number): numbe
     case MMUEXT.NEW_USER_BASEPTR:
       memory.loadRoots(vcpu, vcpu.kernelRoot, arg1);
       return 0;
-    case MMUEXT.TLB_FLUSH_LOCAL:
-      flushLocal(vcpu);
-      return 0;
-    case MMUEXT.INVLPG_LOCAL:
-      flushPageLocal(vcpu, arg1);
-      return 0;
     case MMUEXT.TLB_FLUSH_MULTI:
-      flushAll(domain, vcpuMask(vcpu, arg2), null);
-      return 0;
     case MMUEXT.INVLPG_MULTI:
-      flushAll(domain, vcpuMask(vcpu, arg2), arg1);
+      checkVcpuMask(vcpu, arg2);
       return 0;
+    case MMUEXT.TLB_FLUSH_LOCAL:
+    case MMUEXT.INVLPG_LOCAL:
     case MMUEXT.TLB_FLUSH_ALL:
-      flushAll(domain, null, null);
-      return 0;
     case MMUEXT.INVLPG_ALL:
-      flushAll(domain, null, arg1);
+      // Nothing is stale (see tlb.ts).
       return 0;
     case MMUEXT.FLUSH_CACHE:
     case MMUEXT.FLUSH_CACHE_GLOBAL:

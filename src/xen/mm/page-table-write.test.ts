@@ -190,10 +190,6 @@ describe('on the processor', () => {
       ...mov(0, entryLow(mfns[30]!, PTE.PRESENT | PTE.USER)),
       // Without a flush.
       ...store(entryAt(30)),
-      ...mov(0, 0x55),
-      ...store(va(30, 8)),
-      ...mov(0, 0),
-      ...store(va(30, 8)),
       // mmuext_op: pin it as an L1 table.
       ...mov(0, 0),
       ...store(va(PAGE.data)),

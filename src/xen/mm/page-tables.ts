@@ -16,9 +16,9 @@
  *     writable at once: a guest that wants a table must first drop each writable mapping of it, and reads the
  *     table through read-only mappings as it likes.
  *   - Frames of segment descriptors are a type of the same sort (their contents are checked by segments.ts).
- *   - A type can change only at count zero; then the promise it stood for has no holder left. Stale TLB entries are
- *     holders too: when a frame that was writable becomes something else, or is given away, the processor drops
- *     what its TLBs have of it.
+ *   - A type can change only at count zero; then the promise it stood for has no holder left. Stale TLB entries would be
+ *     holders too, so there are none: with each entry that is replaced the processor forgets what its TLBs have
+ *     through it, at once, whether the guest asks for that or not (forget; the rules are in x86/core/tlb-pool.ts).
  *   - The other count, *references*, is everybody who knows the frame, whatever for (read-only mappings too). A
  *     frame without references is free; the domain's own claim on its memory is one reference.
  *   - A *pin* is a count of the type and a reference that the guest asked for, so that a table stays one while no
@@ -43,6 +43,8 @@ import { COUNT_MAX, type FrameTable, FrameType, Kind, TYPE_MASK, VALIDATED } fro
 const { EBUSY, EINVAL, EPERM } = ERRNO;
 const { PRESENT, RW, PSE } = PTE;
 const AD = PTE.ACCESSED | PTE.DIRTY;
+/** Of an entry that a walk may have passed: walks set the A bit. */
+const WALKED = PRESENT | PTE.ACCESSED;
 /** u32 words of a frame. */
 const WORDS = 1024;
 
@@ -124,7 +126,7 @@ export class PageTables {
       this.beginWritable(mfn);
       return 0;
     }
-    if (old === FrameType.writable) this.processor().revoke(this.table.machine[mfn]!);
+    if (old === FrameType.writable) this.processor().released(this.table.machine[mfn]!);
     // While it is being checked it has its type, but not VALIDATED: entries in it that want it writable fail.
     states[mfn] = (state & ~(TYPE_MASK | VALIDATED)) | type;
     typeCounts[mfn] = 1;
@@ -181,22 +183,42 @@ export class PageTables {
     if (level === FrameType.l4 && index >= XEN_FIRST_SLOT && index < XEN_END_SLOT) return -EINVAL;
     if (preserve && (low & PRESENT) !== 0) low = (low | (oldLow & AD)) >>> 0;
     const old = (oldLow & PRESENT) !== 0;
+    const known = (oldLow & WALKED) === WALKED && (low !== oldLow || high !== oldHigh);
     if ((low & PRESENT) === 0) {
       this.write(at, low, high);
+      if (known) this.forget(at, level, oldLow, oldHigh);
       if (old) this.dropEntry(mfn, level, oldLow, oldHigh);
     } else if (old && samePage(low, high, oldLow, oldHigh)) {
       if (level !== FrameType.l1 && (low & PSE) !== 0) return -EINVAL;
       this.write(at, low, high);
+      if (known) this.forget(at, level, oldLow, oldHigh);
     } else {
       const error =
         level === FrameType.l1 ? this.takeL1(low, high, grant) : this.takeTable(mfn, level, low, high);
       if (error !== 0) return error;
       this.write(at, low, high);
+      if (known) this.forget(at, level, oldLow, oldHigh);
       if (old) this.dropEntry(mfn, level, oldLow, oldHigh);
     }
-    if (old && (low !== oldLow || high !== oldHigh)) this.space.generation++;
     this.processor().written(at >>> 10);
     return 0;
+  }
+
+  /**
+   * An entry that walks may have passed was replaced: TLBs forget what they have through it, before anything that
+   * it held is let go.
+   */
+  private forget(at: number, level: number, oldLow: number, oldHigh: number): void {
+    this.processor().entryChanged(at * 4);
+    if (level === FrameType.l1) return;
+    const below = this.table.machine[this.frameOf(oldLow, oldHigh)]! * WORDS;
+    const { u32 } = this;
+    this.work += PTES;
+    for (let i = below; i < below + WORDS; i += 2) {
+      if ((u32[i]! & WALKED) !== WALKED) continue;
+      this.processor().tablesChanged(this.space);
+      return;
+    }
   }
 
   private write(at: number, low: number, high: number): void {
@@ -255,9 +277,8 @@ export class PageTables {
   /** The frame stops being a table: drops what its entries hold. */
   private demote(mfn: number, level: number): void {
     this.work += PTES;
+    if (level === FrameType.l4) this.processor().rootDropped(this.space, mfn);
     this.dropEntries(mfn, level, PTES);
-    // The guest may write its entries now: what TLBs know from them may not outlive the next load of a root.
-    this.space.generation++;
   }
 
   /** Drops what the first `count` entries of a table hold. */

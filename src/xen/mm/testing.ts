@@ -1,7 +1,7 @@
 /**
  * For tests: a machine with one domain, on a processor that is only a page walker with a TLB, in TypeScript.
  *
- * The TLB keeps what it learned until it is told to forget, as real ones do, so that a missing flush shows.
+ * The TLBs keep what they learned until they are told to forget, so that what is not told shows.
  * {@link TestProcessor.leaks} says what the TLBs allow that the domain may no longer do.
  */
 import { Frames } from '../../machine/frames.ts';
@@ -21,6 +21,17 @@ import { tableIndex } from './walk.ts';
 interface Translation {
   readonly frame: number;
   readonly writable: boolean;
+  /** Linear address of the page-table entry that it came from. */
+  readonly entry: number;
+}
+
+interface Walk {
+  readonly frame: number;
+  readonly mfn: number;
+  readonly writable: boolean;
+  /** Index of the u32 that the L1 entry begins with; of those of the levels above. */
+  readonly at: number;
+  readonly above: readonly number[];
 }
 
 /** What the processor holds for one CPU. */
@@ -28,8 +39,8 @@ interface Attached {
   readonly space: PhysicalSpace;
   supervisorRoot: number;
   userRoot: number;
-  /** By root table: what is known of it, by virtual page, and as of which generation of the space. */
-  readonly tlbs: Map<number, { generation: number; pages: Map<number, Translation> }>;
+  /** By root table times 2, plus 1 for supervisor mode: what is known of it, by virtual page. */
+  readonly tlbs: Map<number, Map<number, Translation>>;
 }
 
 /** A store that step() does: the only instruction of this processor. */
@@ -43,7 +54,7 @@ export class TestProcessor implements Processor {
   readonly frames: Frames;
   readonly undefinedInstructions = new Map<string, number>();
   /** How often each was called. */
-  readonly calls = { flush: 0, flushPage: 0, revoke: 0, loadRoots: 0 };
+  readonly calls = { entryChanged: 0, tablesChanged: 0, rootDropped: 0 };
   /** What the next step() stores; null: it does nothing. */
   store: TestStore | null = null;
   private readonly cpus = new Map<Cpu, Attached>();
@@ -62,12 +73,9 @@ export class TestProcessor implements Processor {
   }
 
   loadRoots(cpu: Cpu, supervisorRoot: number, userRoot: number): void {
-    this.calls.loadRoots++;
     const attached = this.attached(cpu);
     attached.supervisorRoot = supervisorRoot;
     attached.userRoot = userRoot;
-    for (const root of [supervisorRoot, userRoot])
-      if (attached.tlbs.get(root)?.generation !== attached.space.generation) attached.tlbs.delete(root);
   }
 
   setMode(cpu: Cpu, supervisor: boolean): void {
@@ -99,22 +107,23 @@ export class TestProcessor implements Processor {
 
   translate(cpu: Cpu, va: VirtualAddress, access: Access): number {
     if (!(va >= -(2 ** 47) && va < 2 ** 47)) return 0;
-    const { tlbs, space } = this.attached(cpu);
+    const { tlbs } = this.attached(cpu);
     const page = Math.floor(va / PAGE_SIZE);
-    const root = this.root(cpu);
-    let tlb = tlbs.get(root);
-    const known = tlb?.pages.get(page);
+    const key = this.root(cpu) * 2 + (cpu.supervisor ? 1 : 0);
+    let tlb = tlbs.get(key);
+    const known = tlb?.get(page);
     const offset = va - page * PAGE_SIZE;
     if (known !== undefined && (access !== Access.Write || known.writable))
       return known.frame * PAGE_SIZE + offset;
     const walk = this.walk(cpu, va);
     if (walk === null || (access === Access.Write && !walk.writable)) return 0;
+    for (const at of walk.above) this.memory.u32[at]! |= PTE.ACCESSED;
     this.memory.u32[walk.at]! |= PTE.ACCESSED | (access === Access.Write ? PTE.DIRTY : 0);
     if (tlb === undefined) {
-      tlb = { generation: space.generation, pages: new Map() };
-      tlbs.set(root, tlb);
+      tlb = new Map();
+      tlbs.set(key, tlb);
     }
-    tlb.pages.set(page, { frame: walk.frame, writable: walk.writable });
+    tlb.set(page, { frame: walk.frame, writable: walk.writable, entry: walk.at * 4 });
     return walk.frame * PAGE_SIZE + offset;
   }
 
@@ -122,23 +131,32 @@ export class TestProcessor implements Processor {
     return (this.walk(cpu, va) === null ? 0 : PF.P) | (access === Access.Write ? PF.W : 0);
   }
 
-  flush(cpu: Cpu): void {
-    this.calls.flush++;
-    const { tlbs, supervisorRoot, userRoot } = this.attached(cpu);
-    tlbs.delete(supervisorRoot);
-    tlbs.delete(userRoot);
+  entryChanged(entry: number): void {
+    this.calls.entryChanged++;
+    for (const { tlbs } of this.cpus.values())
+      for (const pages of tlbs.values())
+        for (const [page, known] of pages) if (known.entry === entry) pages.delete(page);
   }
 
-  flushPage(cpu: Cpu, va: VirtualAddress): void {
-    this.calls.flushPage++;
-    const { tlbs, supervisorRoot, userRoot } = this.attached(cpu);
-    for (const root of [supervisorRoot, userRoot]) tlbs.get(root)?.pages.delete(Math.floor(va / PAGE_SIZE));
+  tablesChanged(space: PhysicalSpace): void {
+    this.calls.tablesChanged++;
+    for (const attached of this.cpus.values()) if (attached.space === space) attached.tlbs.clear();
   }
+
+  rootDropped(space: PhysicalSpace, root: number): void {
+    this.calls.rootDropped++;
+    for (const attached of this.cpus.values()) {
+      if (attached.space !== space) continue;
+      attached.tlbs.delete(root * 2);
+      attached.tlbs.delete(root * 2 + 1);
+    }
+  }
+
+  released(): void {}
 
   revoke(machineFrame: number): void {
-    this.calls.revoke++;
     for (const { tlbs } of this.cpus.values())
-      for (const { pages } of tlbs.values())
+      for (const pages of tlbs.values())
         for (const [page, { frame }] of pages) if (frame === machineFrame) pages.delete(page);
   }
 
@@ -155,9 +173,12 @@ export class TestProcessor implements Processor {
     for (let mfn = 0; mfn < table.limit; mfn++)
       if (table.kinds[mfn] !== Kind.none) mfns.set(table.machine[mfn]!, mfn);
     const found: string[] = [];
-    for (const { tlbs } of this.cpus.values())
-      for (const { pages } of tlbs.values())
+    for (const { tlbs, space } of this.cpus.values())
+      for (const [key, pages] of tlbs)
         for (const [page, { frame, writable }] of pages) {
+          const now = this.walkFrom(space, Math.floor(key / 2), key % 2 === 1, page * PAGE_SIZE);
+          if (now === null || now.frame !== frame || (writable && !now.writable))
+            found.push(`page ${page} is not what root ${Math.floor(key / 2)} says`);
           const mfn = mfns.get(frame);
           if (mfn === undefined) found.push(`page ${page} still maps machine frame ${frame}`);
           else if (writable && table.typeCounts[mfn] !== 0 && table.type(mfn) !== FrameType.writable)
@@ -177,27 +198,28 @@ export class TestProcessor implements Processor {
     return cpu.supervisor ? supervisorRoot : userRoot;
   }
 
-  /** `at`: index of the u32 that the L1 entry begins with. */
-  private walk(
-    cpu: Cpu,
-    va: VirtualAddress,
-  ): { frame: number; mfn: number; writable: boolean; at: number } | null {
-    const { space } = this.attached(cpu);
+  private walk(cpu: Cpu, va: VirtualAddress): Walk | null {
+    return this.walkFrom(this.attached(cpu).space, this.root(cpu), cpu.supervisor, va);
+  }
+
+  private walkFrom(space: PhysicalSpace, root: number, supervisor: boolean, va: VirtualAddress): Walk | null {
     const { u32 } = this.memory;
-    let mfn = this.root(cpu);
+    let mfn = root;
     let writable = true;
     let at = 0;
+    const above: number[] = [];
     if (mfn === 0) return null;
     for (let level = 4; level >= 1; level--) {
       at = u32[space.frameTable / 4 + mfn]! * 1024 + tableIndex(va, level) * 2;
       const low = u32[at]!;
       const high = u32[at + 1]!;
-      if (!(low & PTE.PRESENT) || (!cpu.supervisor && !(low & PTE.USER))) return null;
+      if (!(low & PTE.PRESENT) || (!supervisor && !(low & PTE.USER))) return null;
+      if (level > 1) above.push(at);
       writable &&= (low & PTE.RW) !== 0;
       mfn = (high & 0xfffff) * 2 ** 20 + (low >>> 12);
       if (mfn >= space.frameLimit || u32[space.frameTable / 4 + mfn] === 0) return null;
     }
-    return { frame: u32[space.frameTable / 4 + mfn]!, mfn, writable, at };
+    return { frame: u32[space.frameTable / 4 + mfn]!, mfn, writable, at, above };
   }
 }
 
