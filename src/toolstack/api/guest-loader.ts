@@ -10,6 +10,7 @@ import { PAGE_SIZE } from '../../machine/memory.ts';
 import { OWN_PREFIX } from '../config/domain-config.ts';
 import { type Guest, naming, readUserFile, usesEmergencyConsole } from '../guest.ts';
 import {
+  type ExtraFile,
   fetchKernel,
   type ImageOptions,
   KERNEL_NAMES,
@@ -24,7 +25,13 @@ const KEEP = 30_000;
 
 interface Kept {
   readonly key: string;
-  readonly kernel: Promise<KernelImage>;
+  readonly loaded: Promise<LoadedKernel>;
+}
+
+interface LoadedKernel {
+  readonly image: KernelImage;
+  /** Modules that go with it into our own RAM disk. */
+  readonly modules: readonly ExtraFile[];
 }
 
 export class GuestLoader {
@@ -38,8 +45,8 @@ export class GuestLoader {
 
   /** @throws Failure, ImageError, BuildError, ToolstackError */
   async load(config: DomainConfig): Promise<Guest> {
-    const kernel = await this.kernel(config.kernel);
-    const ramdisk = config.ramdisk === null ? null : await this.ramdisk(config.ramdisk);
+    const { image: kernel, modules } = await this.kernel(config.kernel);
+    const ramdisk = config.ramdisk === null ? null : await this.ramdisk(config.ramdisk, modules);
     const pages = (config.memory * 1024) / PAGE_SIZE;
     const { cmdline, name } = config;
     await naming(name, () => planDomain({ kernel, ramdisk, cmdline, pages }));
@@ -55,38 +62,43 @@ export class GuestLoader {
     };
   }
 
-  private async kernel(source: string): Promise<KernelImage> {
+  private async kernel(source: string): Promise<LoadedKernel> {
     const key = await keyOf(source);
     clearTimeout(this.timer);
     this.timer = setTimeout(() => {
       this.kept = null;
     }, KEEP);
     this.timer.unref();
-    if (this.kept?.key === key) return this.kept.kernel;
-    const kernel = naming(source, async () =>
-      readKernel(await unpackedKernel(await this.file(source), this.images)),
-    );
-    const kept = { key, kernel };
+    if (this.kept?.key === key) return this.kept.loaded;
+    const loaded = this.read(source);
+    const kept = { key, loaded };
     this.kept = kept;
-    kernel.catch(() => {
+    loaded.catch(() => {
       if (this.kept === kept) this.kept = null;
     });
-    return kernel;
+    return loaded;
   }
 
-  private async file(source: string): Promise<Uint8Array> {
+  private async read(source: string): Promise<LoadedKernel> {
+    const { file, modules } = await this.file(source);
+    const image = await naming(source, async () => readKernel(await unpackedKernel(file, this.images)));
+    return { image, modules };
+  }
+
+  private async file(source: string): Promise<{ file: Uint8Array; modules: readonly ExtraFile[] }> {
     const own = ownName(source);
-    if (own === null) return readUserFile(source);
+    if (own === null) return { file: await readUserFile(source), modules: [] };
     const name = KERNEL_NAMES.find((each) => each === own);
     if (!name) throw new ToolstackError('invalid', `kernel ${source}: there is no such kernel`);
-    return (await fetchKernel(name, this.images)).kernel;
+    const { kernel, modules } = await fetchKernel(name, this.images);
+    return { file: kernel, modules };
   }
 
-  private async ramdisk(source: string): Promise<Uint8Array> {
+  private async ramdisk(source: string, modules: readonly ExtraFile[]): Promise<Uint8Array> {
     const own = ownName(source);
     if (own === null) return readUserFile(source);
     if (own !== 'shell') throw new ToolstackError('invalid', `ramdisk ${source}: there is no such RAM disk`);
-    return shellInitramfs(this.images);
+    return shellInitramfs(this.images, modules);
   }
 }
 

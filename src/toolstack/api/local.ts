@@ -6,13 +6,20 @@
  */
 import { machine as hostMachine, hostname, version as kernelVersion, release, totalmem } from 'node:os';
 import { performance } from 'node:perf_hooks';
+import { DiskError } from '../../dom0/block/source.ts';
 import { BuildError } from '../../dom0/builder/error.ts';
+import type { Xenstore } from '../../dom0/xenstore/xenstore.ts';
 import { OutOfFrames } from '../../machine/frames.ts';
 import { PcpuError } from '../../machine/pcpu.ts';
+import { type BvtParameters, DEFAULT_PARAMETERS } from '../../xen/bvt.ts';
 import { ERRNO } from '../../xen/public/errno.ts';
+import { XEN_VERSION } from '../../xen/xen-version.ts';
 import { Failure } from '../failure.ts';
 import { ImageError, type ImageOptions } from '../images/index.ts';
 import { MAX_DOMAIN_MEMORY, Machine, type StartPcpu } from '../machine.ts';
+import { ForwardSpecError } from '../net/forward-spec.ts';
+import { NetError } from '../net/net-service.ts';
+import { VifSpecError } from '../net/vif-spec.ts';
 import type { DomainEnd } from '../running-domain.ts';
 import { dumpCore } from './core-dump.ts';
 import { ToolstackError } from './errors.ts';
@@ -55,6 +62,12 @@ export interface LocalOptions {
 const DOMAIN_0_NAME = 'Domain-0';
 /** MHz of the time-stamp counter. */
 const TSC_MHZ = 1000;
+/** Pages that a domain may own beyond its balloon's target (1 MiB, as libxl has it). */
+const BALLOON_SLACK = 256;
+/** The weight that means the scheduler's default. */
+const DEFAULT_WEIGHT = 256;
+/** Errors that say what is wrong with what was asked for. */
+const WRONG = [Failure, ImageError, BuildError, DiskError, NetError, VifSpecError, ForwardSpecError];
 
 export class LocalToolstack implements Toolstack {
   /** Fails when the machine's processor dies. */
@@ -92,6 +105,11 @@ export class LocalToolstack implements Toolstack {
     return () => this.listeners.delete(listener);
   }
 
+  /** The store that its domains share. */
+  get xenstore(): Xenstore {
+    return this.machine.xenstore;
+  }
+
   /** Names of the domains that there are, without Domain 0. */
   get domainNames(): string[] {
     return [...this.domains.values()].map(({ name }) => name);
@@ -110,7 +128,7 @@ export class LocalToolstack implements Toolstack {
     const { totalPages, freePages } = await this.ask(() => this.machine.control.machineInfo());
     return {
       version: this.options.version,
-      xenVersion: '4.17',
+      xenVersion: `${XEN_VERSION.major}.${XEN_VERSION.minor}${XEN_VERSION.extra}`,
       processors: 1,
       mhz: TSC_MHZ,
       totalMemory: totalPages * 4,
@@ -228,14 +246,17 @@ export class LocalToolstack implements Toolstack {
   // --- CPU and memory ---
 
   async vcpus(domid: number): Promise<VcpuInfo[]> {
-    const { running, blocked, paused, cpuTime, ...info } = await this.domain(domid);
-    return Array.from({ length: info.maxVcpus }, (_, vcpu) => ({
+    this.need(domid);
+    const vcpus = await this.ask(() => this.machine.control.listVcpus(domid));
+    const { paused, shutdown } = await this.domain(domid);
+    const stands = paused || shutdown !== null;
+    return vcpus.map(({ vcpu, online, running, blocked, cpuTimeNs }) => ({
       vcpu,
-      online: vcpu < info.vcpus,
-      running,
-      blocked: blocked && !paused,
+      online,
+      running: running && !stands,
+      blocked,
       cpu: 0,
-      cpuTime: cpuTime / info.maxVcpus,
+      cpuTime: cpuTimeNs / 1e9,
       affinity: null,
     }));
   }
@@ -275,28 +296,45 @@ export class LocalToolstack implements Toolstack {
       );
     }
     domain.writeNode('memory/target', String(Math.floor(kib)));
+    // It may not have more than that from now on, but for what its kernel counts otherwise.
+    const pages = Math.min(Math.floor(kib / 4) + BALLOON_SLACK, Math.floor(most / 4));
+    await this.ask(() => this.machine.control.setMaxMem(domid, pages));
   }
 
-  async setMaxMemory(domid: number, _kib: number): Promise<void> {
-    this.need(domid);
-    throw new ToolstackError('unsupported', 'this machine does not change the maximum of a domain that runs');
+  async setMaxMemory(domid: number, kib: number): Promise<void> {
+    const target = Number(this.need(domid).readNode('memory/target'));
+    if (kib < target) {
+      throw new ToolstackError(
+        'invalid',
+        `${kib} KiB: less than the target of domain ${domid} (${target} KiB)`,
+      );
+    }
+    await this.ask(() => this.machine.control.setMaxMem(domid, Math.floor(kib / 4)));
   }
 
   async scheduler(): Promise<SchedulerParameters> {
-    throw new ToolstackError('unsupported', 'this machine has no scheduler with parameters');
+    return { contextSwitchAllowance: Math.round((await this.machine.control.allowanceGet()) / 1000) };
   }
 
-  async setScheduler(_parameters: SchedulerParameters): Promise<void> {
-    await this.scheduler();
+  async setScheduler({ contextSwitchAllowance }: SchedulerParameters): Promise<void> {
+    await this.ask(() => this.machine.control.allowanceSet(contextSwitchAllowance * 1000));
   }
 
   async domainScheduling(domid: number): Promise<DomainScheduling> {
     this.need(domid);
-    throw new ToolstackError('unsupported', 'this machine has no scheduler with parameters');
+    const { warpLimit, unwarpTime, ...rest } = await this.ask(() => this.machine.control.schedulerGet(domid));
+    return { ...rest, warpLimit: Math.round(warpLimit / 1000), unwarpTime: Math.round(unwarpTime / 1000) };
   }
 
-  async setDomainScheduling(domid: number, _parameters: Partial<DomainScheduling>): Promise<void> {
-    await this.domainScheduling(domid);
+  async setDomainScheduling(domid: number, parameters: Partial<DomainScheduling>): Promise<void> {
+    this.need(domid);
+    const { warpLimit, unwarpTime, ...rest } = parameters;
+    const changes: Partial<BvtParameters> = {
+      ...rest,
+      ...(warpLimit === undefined ? {} : { warpLimit: warpLimit * 1000 }),
+      ...(unwarpTime === undefined ? {} : { unwarpTime: unwarpTime * 1000 }),
+    };
+    await this.ask(() => this.machine.control.schedulerSet(domid, changes));
   }
 
   // --- Into the guest ---
@@ -337,18 +375,15 @@ export class LocalToolstack implements Toolstack {
     this.takeName(config.name);
     try {
       if (this.stopped) throw new ToolstackError('failed', 'the machine is being switched off');
-      for (const [key, list] of [
-        ['disk', config.disks],
-        ['vif', config.vifs],
-        ['p9', config.p9],
-      ] as const) {
-        if (list.length > 0)
-          throw new ToolstackError('unsupported', `${config.name}: ${key}: there are no such devices yet`);
-      }
+      if (config.p9.length > 0)
+        throw new ToolstackError('unsupported', `${config.name}: p9: shared folders are not supported`);
+      await this.checkCpus(config);
       await this.checkRoom(config);
       const guest = await this.ask(() => this.loader.load(config));
       const domain = await this.ask(() => ManagedDomain.build(this.machine, config, guest, this.messages));
       this.domains.set(domain.id, domain);
+      const mcuAdvance = (DEFAULT_PARAMETERS.mcuAdvance * DEFAULT_WEIGHT) / config.weight;
+      if (config.weight !== DEFAULT_WEIGHT) await this.setDomainScheduling(domain.id, { mcuAdvance });
       this.note(`Domain ${domain.id} (${domain.name}) created`);
       void domain.running.ended
         .then((end) => this.ended(domain, end))
@@ -358,6 +393,15 @@ export class LocalToolstack implements Toolstack {
     } catch (error) {
       this.names.delete(config.name);
       throw error;
+    }
+  }
+
+  private async checkCpus({ cpus, name, maxVcpus }: DomainConfig): Promise<void> {
+    const { processors } = await this.host();
+    const each = cpus === null ? [] : typeof cpus === 'string' ? [cpus] : cpus.slice(0, maxVcpus);
+    for (const text of each) {
+      if (parseCpus(text, processors).length < processors)
+        throw new ToolstackError('unsupported', `${name}: cpus: this machine does not pin virtual CPUs`);
     }
   }
 
@@ -503,7 +547,7 @@ function noDomain(domid: number): ToolstackError {
 function translated(error: unknown): unknown {
   if (error instanceof OutOfFrames)
     return new ToolstackError('no-memory', 'the machine has not enough free memory');
-  if (error instanceof Failure || error instanceof ImageError || error instanceof BuildError)
+  if (error instanceof Error && WRONG.some((kind) => error instanceof kind))
     return new ToolstackError('invalid', error.message);
   if (!(error instanceof PcpuError)) return error;
   switch (error.errno) {

@@ -1,10 +1,14 @@
 /** A domain of the toolstack's: what it is made of, what it is called, its console, and what became of it. */
+import { resolve } from 'node:path';
 import { Symbols } from '../../dom0/builder/symbols.ts';
 import { domainPath } from '../../dom0/xenstore/path.ts';
 import type { DomainInfo as ControlInfo } from '../../xen/domctl.ts';
+import { parseDiskSpec } from '../devices/disk-spec.ts';
 import type { Guest } from '../guest.ts';
 import type { Machine } from '../machine.ts';
-import { type DomainEnd, RunningDomain } from '../running-domain.ts';
+import { parseForward } from '../net/forward-spec.ts';
+import { parseVifSpec } from '../net/vif-spec.ts';
+import { type DomainEnd, type DomainOptions, RunningDomain } from '../running-domain.ts';
 import { ConsoleHub } from './console-hub.ts';
 import type { MessageLog } from './message-log.ts';
 import type { Action, DomainConfig, DomainInfo, ShutdownReason } from './model.ts';
@@ -64,6 +68,7 @@ export class ManagedDomain {
       vcpus: config.maxVcpus,
       onlineVcpus: config.vcpus,
       maxPages: config.maxMemory / 4,
+      ...devicesOf(config),
       paused: true,
     });
     origin = `d${running.id}`;
@@ -176,6 +181,25 @@ export class ManagedDomain {
       this.console.end();
     }
   }
+}
+
+/** Its devices. @throws DiskError, VifSpecError, ForwardSpecError */
+function devicesOf({
+  disks,
+  vifs,
+  forwards,
+  folder,
+}: DomainConfig): Pick<DomainOptions, 'disks' | 'vifs' | 'forwards'> {
+  const file = (name: string) => (/^https?:|^memory(?::|$)/.test(name) ? name : resolve(folder, name));
+  return {
+    disks: disks.map(parseDiskSpec).map((spec) => ({
+      ...spec,
+      target: spec.target === null ? null : file(spec.target),
+      overlay: spec.overlay === null ? null : file(spec.overlay),
+    })),
+    vifs: vifs.map(parseVifSpec),
+    forwards: forwards.map(parseForward),
+  };
 }
 
 /** @param code SHUTDOWN_* */

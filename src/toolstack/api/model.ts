@@ -82,6 +82,15 @@ export const DomainConfig = Type.Object(
       maxItems: 64,
       description: 'Network interfaces, as xl-network-configuration(5) writes them.',
     }),
+    forwards: Type.Array(Type.String({ maxLength: 256 }), {
+      maxItems: 256,
+      description: 'Ports of the host that lead to it: [ADDRESS:]PORT:GUESTPORT[/udp].',
+    }),
+    folder: Type.String({
+      pattern: '^/',
+      maxLength: 4096,
+      description: 'Relative names of files start there.',
+    }),
     p9: Type.Array(Type.String({ maxLength: 4096 }), {
       maxItems: 64,
       description: 'Shared folders, as xl.cfg(5) writes them.',

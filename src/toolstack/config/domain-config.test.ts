@@ -35,6 +35,8 @@ describe("a domain's configuration", () => {
       onWatchdog: 'destroy',
       disks: [],
       vifs: [],
+      forwards: [],
+      folder: '/here',
       p9: [],
     });
     expect(Value.Check(DomainConfig, config)).toBe(true);
@@ -56,8 +58,9 @@ cpus = ["0", "0-1,^0", "all"]
 cpu_weight = 512
 on_poweroff = 'preserve'
 on_crash = 'coredump-destroy'
-disk = [ 'phy:/dev/a,xvda,w', ]
+disk = [ 'phy:/dev/a,xvda,w', 'b.img,qcow2,xvdb,r,backendtype=phy' ]
 vif = [ 'mac=00:16:3e:00:00:01', '' ]
+xenolith_forward = '8080:80'
 seclabel = "system_u"
 `);
     expect(config).toMatchObject({
@@ -74,10 +77,14 @@ seclabel = "system_u"
       weight: 512,
       onPoweroff: 'preserve',
       onCrash: 'coredump-destroy',
-      disks: ['phy:/dev/a,xvda,w'],
+      disks: ['phy:/dev/a,xvda,w', 'b.img,qcow2,xvdb,r,backendtype=phy'],
       vifs: ['mac=00:16:3e:00:00:01', ''],
+      forwards: ['8080:80'],
     });
-    expect(warnings).toEqual(['g.cfg:18: seclabel: has no effect here']);
+    expect(warnings).toEqual([
+      'g.cfg:16: disk: backendtype means nothing here',
+      'g.cfg:19: seclabel: has no effect here',
+    ]);
     expect(Value.Check(DomainConfig, config)).toBe(true);
   });
 
@@ -119,6 +126,9 @@ seclabel = "system_u"
     [`${BASE}on_reboot="explode"`, 'g.cfg:3: on_reboot: "explode": choose one of destroy, restart'],
     [`${BASE}pci=["01:00.0"]`, 'g.cfg:3: pci: there is no hardware'],
     [`${BASE}bootloader="pygrub"`, 'g.cfg:3: bootloader: there are no boot loaders'],
+    [`${BASE}disk=[\n"x.img"]`, 'g.cfg:4: disk: vdev is missing'],
+    [`${BASE}vif=["mac=no"]`, 'g.cfg:3: vif: '],
+    [`${BASE}xenolith_forward="x"`, 'g.cfg:3: xenolith_forward: x: not of the form'],
     [`${BASE}disk=[["a"]]`, 'g.cfg:3: disk: must be a list of strings'],
     ['name="g"\nkernel="xenolith:hurd"', 'g.cfg:2: kernel: "xenolith:hurd": choose one of xenolith:debian'],
     [`${BASE}ramdisk="xenolith:x"`, 'g.cfg:3: ramdisk: "xenolith:x": the only one'],

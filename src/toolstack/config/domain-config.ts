@@ -10,7 +10,10 @@
 import { resolve } from 'node:path';
 import type { Action, DomainConfig } from '../api/model.ts';
 import { ACTIONS, NAME_PATTERN } from '../api/names.ts';
+import { parseDiskSpec } from '../devices/disk-spec.ts';
 import { KERNEL_NAMES } from '../images/index.ts';
+import { parseForward } from '../net/forward-spec.ts';
+import { parseVifSpec } from '../net/vif-spec.ts';
 import { at, type ConfigError, configError, type Place } from './error.ts';
 import { numberOf, parseSettings, type Settings, type Value } from './syntax.ts';
 
@@ -116,9 +119,11 @@ class Reader {
       onReboot: this.action('on_reboot', 'restart'),
       onCrash: this.action('on_crash', 'destroy'),
       onWatchdog: this.action('on_watchdog', 'destroy'),
-      disks: this.strings('disk'),
-      vifs: this.strings('vif'),
-      p9: this.strings('p9'),
+      disks: this.specs('disk', parseDiskSpec),
+      vifs: this.specs('vif', parseVifSpec),
+      forwards: this.specs('xenolith_forward', parseForward),
+      folder: this.folder,
+      p9: this.specs('p9', (text) => text),
     };
     this.checkRest();
     return { config, warnings: this.warnings };
@@ -261,13 +266,23 @@ class Reader {
     return number;
   }
 
-  private strings(key: string): string[] {
+  /** A list of strings, each with a syntax of its own, which is checked here where its place is known. */
+  private specs(key: string, parse: (text: string) => unknown): string[] {
     const value = this.take(key);
     if (value === null) return [];
     // xl takes a single string for a list of one.
     const items = value.kind === 'list' ? value.items : [value];
     return items.map((item) => {
       if (item.kind === 'list') throw configError(item, key, 'must be a list of strings');
+      // The place says which one it is.
+      const plain = (message: string) => message.replace(`${key} "${item.text}": `, '');
+      try {
+        const parsed = parse(item.text) as { warnings?: readonly string[] };
+        for (const warning of parsed.warnings ?? [])
+          this.warnings.push(`${at(item)}: ${key}: ${plain(warning)}`);
+      } catch (error) {
+        throw configError(item, key, plain((error as Error).message));
+      }
       return item.text;
     });
   }

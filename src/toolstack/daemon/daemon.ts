@@ -8,6 +8,7 @@ import { randomBytes } from 'node:crypto';
 import {
   appendFileSync,
   chmodSync,
+  mkdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -20,6 +21,7 @@ import type { DaemonInfo } from '../api/model.ts';
 import { Failure } from '../failure.ts';
 import type { ImageOptions } from '../images/index.ts';
 import type { StartPcpu } from '../machine.ts';
+import { XenstoreSocket } from '../node/xenstore-socket.ts';
 import { type Acquired, acquire, type Holder, Locked } from './lock.ts';
 import { type Place, prepare } from './place.ts';
 import type { DaemonControl } from './routes.ts';
@@ -67,6 +69,7 @@ export class Daemon implements DaemonControl {
   private readonly started = Date.now();
   private toolstack: LocalToolstack | null = null;
   private server: ApiServer | null = null;
+  private xenstore: XenstoreSocket | null = null;
   private end!: (end: DaemonEnd) => void;
   private idleSince = Date.now();
   private stopping = false;
@@ -162,6 +165,8 @@ export class Daemon implements DaemonControl {
     rmSync(place.socket, { force: true });
     await this.server.listen({ path: place.socket }, null);
     chmodSync(place.socket, 0o600);
+    mkdirSync(place.xenstored, { recursive: true });
+    this.xenstore = await XenstoreSocket.listen(this.toolstack.xenstore, `${place.xenstored}/socket`);
     if (options.listen) await this.listenAt(options.listen);
     if (options.idleExit > 0) setInterval(() => this.checkIdle(), IDLE_CHECK_MS).unref();
   }
@@ -181,6 +186,7 @@ export class Daemon implements DaemonControl {
   private async bringDown(): Promise<void> {
     const { place } = this.options;
     await this.server?.close().catch(() => {});
+    await this.xenstore?.close().catch(() => {});
     await this.toolstack?.stop().catch((error: Error) => this.say(error.message));
     for (const file of [place.socket, place.token, place.state]) rmSync(file, { force: true });
     this.lock.release();

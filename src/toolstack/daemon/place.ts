@@ -20,6 +20,8 @@ export interface Place {
   /** What the daemon that runs has, for whoever finds it dead. */
   readonly state: string;
   readonly log: string;
+  /** Folder of xenstore's socket, for its clients: XENSTORED_RUNDIR. */
+  readonly xenstored: string;
   /** Core dumps that configurations ask for. */
   readonly dumps: string;
   /** What lets a program in by TCP. */
@@ -44,6 +46,7 @@ export function placeOf(env: Environment = process.env): Place {
     lock: join(folder, 'lock'),
     state: join(folder, 'state.json'),
     log: join(folder, 'daemon.log'),
+    xenstored: join(folder, 'xenstored'),
     dumps: join(folder, 'dump'),
     token: join(folder, 'token'),
   };

@@ -22,6 +22,8 @@ export const CONFIG: DomainConfig = {
   onWatchdog: 'destroy',
   disks: [],
   vifs: [],
+  forwards: [],
+  folder: '/',
   p9: [],
 };
 

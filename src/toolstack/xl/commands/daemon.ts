@@ -35,6 +35,7 @@ async function status({ place, out }: XlContext): Promise<number> {
     'uptime (s)': Math.floor(uptime),
     domains,
     socket: place.socket,
+    xenstored: place.xenstored,
     log: place.log,
   };
   for (const [name, value] of Object.entries(facts)) out(`${name.padEnd(22)} : ${value}\n`);
