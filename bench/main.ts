@@ -70,7 +70,7 @@ function parse() {
     const rounds = number(values.rounds, 'rounds', 1);
     if (!Number.isInteger(rounds)) throw new Error('--rounds must be a whole number');
     return {
-      soakMinutes: soaks ? number(values.minutes, 'minutes', 1) : null,
+      soakMinutes: soaks ? Math.ceil(number(values.minutes, 'minutes', 1)) : null,
       groups,
       only: new RegExp(values.only, 'i'),
       systems: new Set<SystemName>(systems),
