@@ -111,18 +111,18 @@ export class DataPlanes {
     for (const domain of this.ports.keys()) if (domain.id === domid) this.ports.delete(domain);
   }
 
-  /** Gives those that asked for it their turn. @returns true: some want another one */
+  /** Gives those that asked for it their turn. @returns true: something was done, which may have woken a guest */
   work(): boolean {
     for (let turn = 0; turn < TURNS; turn++) {
       const running = this.queue.shift();
-      if (!running) return false;
+      if (!running) return turn > 0;
       running.scheduled = false;
       if (running.closing) continue;
       this.guard(running, (plane) => {
         if (plane.work?.()) this.schedule(running);
       });
     }
-    return this.queue.length > 0;
+    return true;
   }
 
   private linkOf(running: Running, domid: number): GuestLink {
