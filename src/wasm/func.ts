@@ -100,6 +100,8 @@ export class Func implements Callee {
   readonly args: Local[];
   private body = new Bytes(256);
   private prologue: Bytes | null = null;
+  /** Where the conditional branches stand of which it is known how they go, in the body. */
+  private hints: [at: number, taken: boolean][] = [];
   private readonly types: ValType[];
   /** How many blocks are open. */
   depth = 0;
@@ -123,18 +125,21 @@ export class Func implements Callee {
 
   /** Emits statements that stand before all others; what they are to be is often known last. */
   first(work: () => void): void {
-    const { body } = this;
+    const { body, hints } = this;
     this.body = new Bytes(256);
+    this.hints = [];
     work();
     if (this.prologue !== null) this.body.bytes(this.prologue.view());
     this.prologue = this.body;
     this.body = body;
+    this.hints = hints;
   }
 
   /** Forgets all statements and variables. */
   reset(): void {
     this.body = new Bytes(256);
     this.prologue = null;
+    this.hints = [];
     this.types.length = this.params.length;
     this.depth = 0;
     this.scopes = [];
@@ -230,7 +235,8 @@ export class Func implements Callee {
     this.nest(body);
   }
 
-  if(condition: I32, then: () => void, otherwise?: () => void): void {
+  /** @param likely how it mostly goes (for V8's optimiser) */
+  if(condition: I32, then: () => void, otherwise?: () => void, likely?: boolean): void {
     const known = constantOf(condition);
     if (known !== null) {
       if (known !== 0n) then();
@@ -238,6 +244,7 @@ export class Func implements Callee {
       return;
     }
     condition.write(this.body);
+    this.hint(likely);
     this.body.u8(0x04);
     this.body.u8(0x40);
     this.depth++;
@@ -262,10 +269,15 @@ export class Func implements Callee {
     this.body.u32(this.depth - label.depth);
   }
 
-  brIf(condition: I32, label: Label): void {
+  brIf(condition: I32, label: Label, likely?: boolean): void {
     condition.write(this.body);
+    this.hint(likely);
     this.body.u8(0x0d);
     this.body.u32(this.depth - label.depth);
+  }
+
+  private hint(likely: boolean | undefined): void {
+    if (likely !== undefined) this.hints.push([this.body.length, likely]);
   }
 
   brTable(index: I32, labels: readonly Label[], otherwise: Label): void {
@@ -315,8 +327,11 @@ export class Func implements Callee {
     this.body.u8(0x00);
   }
 
-  /** The code-section entry. */
-  encode(): Bytes {
+  /**
+   * The code-section entry, and what is known of its conditional branches: where each stands in it, and whether it is
+   * mostly taken.
+   */
+  encode(): { code: Bytes; hints: readonly (readonly [at: number, taken: boolean])[] } {
     const out = new Bytes(this.body.length + 64);
     const runs: [number, ValType][] = [];
     for (const type of this.types.slice(this.params.length)) {
@@ -330,8 +345,9 @@ export class Func implements Callee {
       out.u8(TYPE_CODE[type]);
     }
     if (this.prologue !== null) out.bytes(this.prologue.view());
+    const start = out.length;
     out.bytes(this.body.view());
     out.u8(0x0b);
-    return out;
+    return { code: out, hints: this.hints.map(([at, taken]) => [start + at, taken] as const) };
   }
 }

@@ -117,9 +117,25 @@ export class ModuleBuilder {
         s.u32(this.elements.length);
         for (const func of this.elements) s.u32(func.index);
       });
+    const encoded = this.funcs.map((func) => ({ index: func.index, ...func.encode() }));
+    const hinted = encoded.filter(({ hints }) => hints.length > 0);
+    // Ignored where it is not known (proposal "branch hinting").
+    section(0, (s) => {
+      s.name('metadata.code.branch_hint');
+      s.u32(hinted.length);
+      for (const { index, hints } of hinted) {
+        s.u32(index);
+        s.u32(hints.length);
+        for (const [at, taken] of hints) {
+          s.u32(at);
+          s.u8(1);
+          s.u8(taken ? 1 : 0);
+        }
+      }
+    });
     section(10, (s) => {
       s.u32(this.funcs.length);
-      for (const func of this.funcs) s.sized(func.encode());
+      for (const { code } of encoded) s.sized(code);
     });
     section(0, (s) => {
       s.name('name');

@@ -102,8 +102,6 @@ export class SlotSse implements SseSemantics {
     return false;
   }
 
-  learn(): void {}
-
   attempt(attempt: Attempt, host: HostOperation, done: () => void): void {
     const { f } = this.c;
     f.block((end) => {

@@ -20,6 +20,7 @@
  * So ADD r/m, r is { code: '01 /r', operands: 'Ev+,Gv' }.
  */
 import type { Semantics } from './semantics.ts';
+import type { Shape } from './sse-semantics.ts';
 
 /** Flags as the manual names them, space separated: 'OF AF'. */
 export type FlagNames = string;
@@ -62,6 +63,13 @@ export interface Definition {
   readonly fpu?: boolean;
   /** Its XMM operands of 32 and 64 bits are numbers: the low lanes of their registers. */
   readonly scalar?: boolean;
+  /** As what numbers operands 0 and 1, where they are XMM registers, hold neither denormals nor NaNs afterwards. */
+  readonly ordinary?: readonly [Shape | null, Shape | null];
+  /** Of a register and itself it makes zero. */
+  readonly zeroOfSame?: boolean;
+  /** Writes XMM0 without naming it; writes all XMM registers. */
+  readonly writesXmm0?: boolean;
+  readonly writesAllXmm?: boolean;
   /** The condition (0..15) of a conditional instruction. */
   readonly cc?: number;
   /** Computes its memory operand's address itself, with Semantics.addressMask: it depends on what it changes. */

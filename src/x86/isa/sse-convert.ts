@@ -43,7 +43,6 @@ const fromInteger = (double: boolean) => (c: Semantics) => {
   const done = () => {
     if (double) c.sse.setF64(0, f64.convert_i64(value));
     else c.sse.setF32(0, f32.convert_i64(value));
-    c.sse.learn(0, double ? 'SD' : 'SS');
   };
   if (double && c.size === 32) {
     done();
@@ -112,8 +111,8 @@ const mmx = (name: string, code: string, operandText: string, op: number): Defin
   });
 
 export const sseConvert: Definition[] = [
-  sse('CVTSI2SS', 'F3 0F 2A /r', 'Vd=,Ey', fromInteger(false), SCALAR),
-  sse('CVTSI2SD', 'F2 0F 2A /r', 'Vq=,Ey', fromInteger(true), SCALAR),
+  sse('CVTSI2SS', 'F3 0F 2A /r', 'Vd=,Ey', fromInteger(false), { ...SCALAR, ordinary: ['SS', null] }),
+  sse('CVTSI2SD', 'F2 0F 2A /r', 'Vq=,Ey', fromInteger(true), { ...SCALAR, ordinary: ['SD', null] }),
   sse('CVTTSS2SI', 'F3 0F 2C /r', 'Gy=,Wd', toInteger(SS, f32.to_i64, true, SSE_FLOAT.cvttss2si32), SCALAR),
   sse('CVTTSD2SI', 'F2 0F 2C /r', 'Gy=,Wq', toInteger(SD, f64.to_i64, true, SSE_FLOAT.cvttsd2si32), SCALAR),
   sse('CVTSS2SI', 'F3 0F 2D /r', 'Gy=,Wd', toInteger(SS, f32.to_i64, false, SSE_FLOAT.cvtss2si32), SCALAR),
@@ -132,13 +131,10 @@ export const sseConvert: Definition[] = [
           stands: ordinary(SS, a),
         },
         { op: SSE_FLOAT.cvtss2sd },
-        () => {
-          c.sse.setF64(0, f64.promote(a));
-          c.sse.learn(0, 'SD');
-        },
+        () => c.sse.setF64(0, f64.promote(a)),
       );
     },
-    SCALAR,
+    { ...SCALAR, ordinary: ['SD', 'SS'] },
   ),
   sse(
     'CVTSD2SS',
@@ -150,50 +146,65 @@ export const sseConvert: Definition[] = [
       c.sse.attempt(
         { usual: SS.usual([], r, c.sse.plain()), stands: fitsSingle(SD, a), exact: SD.eq(f64.promote(r), a) },
         { op: SSE_FLOAT.cvtsd2ss },
-        () => {
-          c.sse.setF32(0, r);
-          c.sse.learn(0, 'SS');
-        },
+        () => c.sse.setF32(0, r),
       );
     },
-    SCALAR,
+    { ...SCALAR, ordinary: ['SS', 'SD'] },
   ),
-  sse('CVTPS2PD', 'NP 0F 5A /r', 'Vx=,Wq', (c) => {
-    const a = PS.get(c, 1);
-    const stands = PS.all(ordinary(PS, a));
-    c.sse.attempt({ usual: [stands], stands }, { op: SSE_FLOAT.cvtps2pd }, () => {
-      c.setV(0, v128.f64x2_promote_low_f32x4(a));
-      c.sse.learn(0, 'PD');
-    });
-  }),
-  sse('CVTPD2PS', '66 0F 5A /r', 'Vx=,Wx', (c) => {
-    const a = PD.get(c, 1);
-    const r = c.f.let(v128.f32x4_demote_f64x2_zero(a));
-    const stands = PD.all(fitsSingle(PD, a));
-    const exact = PD.all(PD.eq(v128.f64x2_promote_low_f32x4(r), a));
-    c.sse.attempt({ usual: [c.sse.plain(), stands], stands, exact }, { op: SSE_FLOAT.cvtpd2ps }, () => {
-      c.setV(0, r);
-      c.sse.learn(0, 'PS');
-    });
-  }),
+  sse(
+    'CVTPS2PD',
+    'NP 0F 5A /r',
+    'Vx=,Wq',
+    (c) => {
+      const a = PS.get(c, 1);
+      const stands = PS.all(ordinary(PS, a));
+      c.sse.attempt({ usual: [stands], stands }, { op: SSE_FLOAT.cvtps2pd }, () =>
+        c.setV(0, v128.f64x2_promote_low_f32x4(a)),
+      );
+    },
+    { ordinary: ['PD', null] },
+  ),
+  sse(
+    'CVTPD2PS',
+    '66 0F 5A /r',
+    'Vx=,Wx',
+    (c) => {
+      const a = PD.get(c, 1);
+      const r = c.f.let(v128.f32x4_demote_f64x2_zero(a));
+      const stands = PD.all(fitsSingle(PD, a));
+      const exact = PD.all(PD.eq(v128.f64x2_promote_low_f32x4(r), a));
+      c.sse.attempt({ usual: [c.sse.plain(), stands], stands, exact }, { op: SSE_FLOAT.cvtpd2ps }, () =>
+        c.setV(0, r),
+      );
+    },
+    { ordinary: ['PS', null] },
+  ),
 
-  sse('CVTDQ2PD', 'F3 0F E6 /r', 'Vx=,Wq', (c) => {
-    c.setV(0, v128.f64x2_convert_low_i32x4_s(c.getV(1)));
-    c.sse.learn(0, 'PD');
-  }),
-  sse('CVTDQ2PS', 'NP 0F 5B /r', 'Vx=,Wx', (c) => {
-    const a = vector(c, 1);
-    const biased = v128.i32x4_add(a, dwords(1 << 24));
-    const small = v128.i32x4_eq(v128.i32x4_min_u(biased, dwords(2 ** 25 - 1)), biased);
-    c.sse.attempt(
-      { usual: [c.sse.plain()], stands: yes, exact: v128.i32x4_all_true(small) },
-      { op: SSE_FLOAT.cvtdq2ps },
-      () => {
-        c.setV(0, v128.f32x4_convert_i32x4_s(a));
-        c.sse.learn(0, 'PS');
-      },
-    );
-  }),
+  sse(
+    'CVTDQ2PD',
+    'F3 0F E6 /r',
+    'Vx=,Wq',
+    (c) => {
+      c.setV(0, v128.f64x2_convert_low_i32x4_s(c.getV(1)));
+    },
+    { ordinary: ['PD', null] },
+  ),
+  sse(
+    'CVTDQ2PS',
+    'NP 0F 5B /r',
+    'Vx=,Wx',
+    (c) => {
+      const a = vector(c, 1);
+      const biased = v128.i32x4_add(a, dwords(1 << 24));
+      const small = v128.i32x4_eq(v128.i32x4_min_u(biased, dwords(2 ** 25 - 1)), biased);
+      c.sse.attempt(
+        { usual: [c.sse.plain()], stands: yes, exact: v128.i32x4_all_true(small) },
+        { op: SSE_FLOAT.cvtdq2ps },
+        () => c.setV(0, v128.f32x4_convert_i32x4_s(a)),
+      );
+    },
+    { ordinary: ['PS', null] },
+  ),
   sse('CVTPS2DQ', '66 0F 5B /r', 'Vx=,Wx', toInteger32(false, SSE_FLOAT.cvtps2dq)),
   sse('CVTTPS2DQ', 'F3 0F 5B /r', 'Vx=,Wx', toInteger32(true, SSE_FLOAT.cvttps2dq)),
   sse('CVTPD2DQ', 'F2 0F E6 /r', 'Vx=,Wx', toInteger64(false, SSE_FLOAT.cvtpd2dq)),

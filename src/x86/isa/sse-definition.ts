@@ -24,5 +24,13 @@ export function pointers(c: Semantics): { dst: I32; src: I32 } {
   return { dst: c.f.let(c.pointer(0, true)), src };
 }
 
+/** Of a register and itself an exclusive or, a difference or the like makes zero, whatever the register holds. */
+export function zeroOfSame(exec: (c: Semantics) => void): (c: Semantics) => void {
+  return (c) => {
+    if (c.sse.same()) c.sse.clear();
+    else exec(c);
+  };
+}
+
 /** All of operand 1 to operand 0. */
 export const move = (c: Semantics): void => c.sse.move();

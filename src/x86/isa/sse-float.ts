@@ -76,11 +76,7 @@ const arithmetic =
         exact: real.all(arithmeticExact(real, kind, a, b, r)),
       },
       { op: SSE_FLOAT[`${kind}ss`] + real.shape },
-      () => {
-        real.set(c, r);
-        c.sse.learn(1, real.suffix);
-        c.sse.learn(0, real.suffix);
-      },
+      () => real.set(c, r),
     );
   };
 
@@ -97,11 +93,7 @@ const squareRoot =
         exact: real.all(real.productExact(r, r, b)),
       },
       { op: SSE_FLOAT.sqrtss + real.shape },
-      () => {
-        real.set(c, r);
-        c.sse.learn(1, real.suffix);
-        c.sse.learn(0, real.suffix);
-      },
+      () => real.set(c, r),
     );
   };
 
@@ -134,11 +126,9 @@ function selecting<T extends ValType, B extends ValType>(
 const extreme =
   <T extends ValType, B extends ValType>(real: Real<T, B>, kind: 'min' | 'max') =>
   (c: Semantics) =>
-    selecting(c, real, { op: SSE_FLOAT[`${kind}ss`] + real.shape }, (a, b) => {
-      real.set(c, real.select(kind === 'min' ? real.lt(a, b) : real.lt(b, a), a, b));
-      c.sse.learn(1, real.suffix);
-      c.sse.learn(0, real.suffix);
-    });
+    selecting(c, real, { op: SSE_FLOAT[`${kind}ss`] + real.shape }, (a, b) =>
+      real.set(c, real.select(kind === 'min' ? real.lt(a, b) : real.lt(b, a), a, b)),
+    );
 
 /** The predicate (bits 2:0) on two ordered operands: 0 equal, 1 less, 2 less or equal, 3 unordered; 4..7 negated. */
 function predicate<T extends ValType, B extends ValType>(
@@ -204,9 +194,6 @@ const compareFlags =
                 unordered: i32.eqz(i32.or(real.le(a, b), real.lt(b, a))),
               },
         );
-        if (quiet) return;
-        c.sse.learn(1, real.suffix);
-        c.sse.learn(0, real.suffix);
       },
     );
   };
@@ -238,11 +225,7 @@ const round =
         exact: real.all(real.eq(r, b)),
       },
       { op: SSE_FLOAT.roundss + real.shape, imm: imm.value },
-      () => {
-        real.set(c, r);
-        c.sse.learn(1, real.suffix);
-        c.sse.learn(0, real.suffix);
-      },
+      () => real.set(c, r),
     );
   };
 
@@ -280,18 +263,14 @@ const rearranged = (real: Real<'v128', 'v128'>, kind: 'hadd' | 'hsub' | 'addsub'
       ),
     },
     { op: SSE_FLOAT[`${kind}ps`] + (real === PS ? 0 : 1) },
-    () => {
-      real.set(c, r);
-      c.sse.learn(1, real.suffix);
-      c.sse.learn(0, real.suffix);
-    },
+    () => real.set(c, r),
   );
 };
 
 /** The instructions that exist in all four shapes. */
 function shapes<T extends ValType, B extends ValType>(real: Real<T, B>): Definition[] {
   const { prefix, suffix, size } = real;
-  const more = { scalar: size !== 'x' };
+  const more: Partial<Definition> = { scalar: size !== 'x', ordinary: [suffix, suffix] };
   const row = (name: string, opcode: string, use: string, exec: (c: Semantics) => void) =>
     sse(`${name}${suffix}`, `${prefix} 0F ${opcode} /r`, `V${size}${use},W${size}`, exec, more);
   return [
@@ -302,7 +281,10 @@ function shapes<T extends ValType, B extends ValType>(real: Real<T, B>): Definit
     row('MIN', '5D', '+', extreme(real, 'min')),
     row('DIV', '5E', '+', arithmetic(real, 'div')),
     row('MAX', '5F', '+', extreme(real, 'max')),
-    sse(`CMP${suffix}`, `${prefix} 0F C2 /r ib`, `V${size}+,W${size},Ib`, compare(real), more),
+    sse(`CMP${suffix}`, `${prefix} 0F C2 /r ib`, `V${size}+,W${size},Ib`, compare(real), {
+      scalar: size !== 'x',
+      ordinary: [null, suffix],
+    }),
     sse(
       `ROUND${suffix}`,
       `66 0F 3A ${{ SS: '0A', SD: '0B', PS: '08', PD: '09' }[suffix]} /r ib`,
@@ -320,18 +302,24 @@ export const sseFloat: Definition[] = [
   ...shapes(PD),
   sse('UCOMISS', 'NP 0F 2E /r', 'Vd,Wd', compareFlags(SS, SSE_FLOAT.ucomiss, true), SCALAR),
   sse('UCOMISD', '66 0F 2E /r', 'Vq,Wq', compareFlags(SD, SSE_FLOAT.ucomisd, true), SCALAR),
-  sse('COMISS', 'NP 0F 2F /r', 'Vd,Wd', compareFlags(SS, SSE_FLOAT.comiss, false), SCALAR),
-  sse('COMISD', '66 0F 2F /r', 'Vq,Wq', compareFlags(SD, SSE_FLOAT.comisd, false), SCALAR),
+  sse('COMISS', 'NP 0F 2F /r', 'Vd,Wd', compareFlags(SS, SSE_FLOAT.comiss, false), {
+    ...SCALAR,
+    ordinary: ['SS', 'SS'],
+  }),
+  sse('COMISD', '66 0F 2F /r', 'Vq,Wq', compareFlags(SD, SSE_FLOAT.comisd, false), {
+    ...SCALAR,
+    ordinary: ['SD', 'SD'],
+  }),
   sse('RSQRTPS', 'NP 0F 52 /r', 'Vx=,Wx', slow(SSE_FLOAT.rsqrtps, false)),
   sse('RSQRTSS', 'F3 0F 52 /r', 'Vd=,Wd', slow(SSE_FLOAT.rsqrtss, false)),
   sse('RCPPS', 'NP 0F 53 /r', 'Vx=,Wx', slow(SSE_FLOAT.rcpps, false)),
   sse('RCPSS', 'F3 0F 53 /r', 'Vd=,Wd', slow(SSE_FLOAT.rcpss, false)),
-  sse('HADDPS', 'F2 0F 7C /r', 'Vx+,Wx', rearranged(PS, 'hadd')),
-  sse('HADDPD', '66 0F 7C /r', 'Vx+,Wx', rearranged(PD, 'hadd')),
-  sse('HSUBPS', 'F2 0F 7D /r', 'Vx+,Wx', rearranged(PS, 'hsub')),
-  sse('HSUBPD', '66 0F 7D /r', 'Vx+,Wx', rearranged(PD, 'hsub')),
-  sse('ADDSUBPS', 'F2 0F D0 /r', 'Vx+,Wx', rearranged(PS, 'addsub')),
-  sse('ADDSUBPD', '66 0F D0 /r', 'Vx+,Wx', rearranged(PD, 'addsub')),
+  sse('HADDPS', 'F2 0F 7C /r', 'Vx+,Wx', rearranged(PS, 'hadd'), { ordinary: ['PS', 'PS'] }),
+  sse('HADDPD', '66 0F 7C /r', 'Vx+,Wx', rearranged(PD, 'hadd'), { ordinary: ['PD', 'PD'] }),
+  sse('HSUBPS', 'F2 0F 7D /r', 'Vx+,Wx', rearranged(PS, 'hsub'), { ordinary: ['PS', 'PS'] }),
+  sse('HSUBPD', '66 0F 7D /r', 'Vx+,Wx', rearranged(PD, 'hsub'), { ordinary: ['PD', 'PD'] }),
+  sse('ADDSUBPS', 'F2 0F D0 /r', 'Vx+,Wx', rearranged(PS, 'addsub'), { ordinary: ['PS', 'PS'] }),
+  sse('ADDSUBPD', '66 0F D0 /r', 'Vx+,Wx', rearranged(PD, 'addsub'), { ordinary: ['PD', 'PD'] }),
   sse('DPPS', '66 0F 3A 40 /r ib', 'Vx+,Wx,Ib', slow(SSE_FLOAT.dpps, true)),
   sse('DPPD', '66 0F 3A 41 /r ib', 'Vx+,Wx,Ib', slow(SSE_FLOAT.dppd, true)),
 ];

@@ -4,28 +4,24 @@ import { STATUS_FLAGS } from '../state.ts';
 import type { Definition } from './definition.ts';
 import { maskedStore } from './mmx.ts';
 import type { Semantics } from './semantics.ts';
-import { sse } from './sse-definition.ts';
+import { sse, zeroOfSame } from './sse-definition.ts';
 import { type Binary, mulEvenSigned, PACKED, PACKED_SHIFTS } from './sse-packed.ts';
 import { bytesDown, bytesUp, dwords, IOTA, immediate, laneMask, unpack, vector } from './sse-vector.ts';
 
-/** Of a register and itself these make zero, whatever it holds. */
+/** See zeroOfSame. */
 const ZERO_OF_SAME = /^(PXOR|PANDN|PSUB.*|PCMPGT.)$/;
 
-const binary = (name: string, opcode: string, op: Binary, hot = false): Definition =>
-  sse(
-    name,
-    `66 ${opcode} /r`,
-    'Vx+,Wx',
-    (c) => {
-      if (ZERO_OF_SAME.test(name) && c.sse.same()) {
-        c.sse.clear();
-        return;
-      }
-      const b = vector(c, 1);
-      c.setV(0, op(vector(c, 0), b));
-    },
-    { hot },
-  );
+const binary = (name: string, opcode: string, op: Binary, hot = false): Definition => {
+  const exec = (c: Semantics) => {
+    const b = vector(c, 1);
+    c.setV(0, op(vector(c, 0), b));
+  };
+  const zeroes = ZERO_OF_SAME.test(name);
+  return sse(name, `66 ${opcode} /r`, 'Vx+,Wx', zeroes ? zeroOfSame(exec) : exec, {
+    hot,
+    zeroOfSame: zeroes,
+  });
+};
 
 /** Operations that MMX does not have. */
 const SSE_ONLY: [name: string, opcode: string, op: Binary][] = [

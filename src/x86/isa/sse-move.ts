@@ -4,7 +4,7 @@ import { CPU, VECTOR } from '../state.ts';
 import type { Definition } from './definition.ts';
 import { FPU } from './fpu-calls.ts';
 import type { Semantics } from './semantics.ts';
-import { move, sse } from './sse-definition.ts';
+import { move, sse, zeroOfSame } from './sse-definition.ts';
 import { byLanes, lowHalf, vector, ZERO } from './sse-vector.ts';
 
 const UNALIGNED: Partial<Definition> = { unaligned: true, hot: true };
@@ -22,16 +22,20 @@ const whole = (
 ];
 
 const logic = (name: string, opcode: string, op: (a: V128, b: V128) => V128): Definition[] =>
-  ['NP', '66'].map((prefix) =>
-    sse(`${name}${prefix === 'NP' ? 'PS' : 'PD'}`, `${prefix} 0F ${opcode} /r`, 'Vx+,Wx', (c) => {
-      if (name === 'XOR' && c.sse.same()) {
-        c.sse.clear();
-        return;
-      }
+  ['NP', '66'].map((prefix) => {
+    const exec = (c: Semantics) => {
       const b = vector(c, 1);
       c.setV(0, op(vector(c, 0), b));
-    }),
-  );
+    };
+    const zeroes = name === 'XOR';
+    return sse(
+      `${name}${prefix === 'NP' ? 'PS' : 'PD'}`,
+      `${prefix} 0F ${opcode} /r`,
+      'Vx+,Wx',
+      zeroes ? zeroOfSame(exec) : exec,
+      { zeroOfSame: zeroes },
+    );
+  });
 
 /** A source of 64 bits becomes the low (high) half of the destination. */
 const intoHigh = (c: Semantics): void => {
@@ -57,6 +61,7 @@ const state = (name: string, code: string, which: number, write: boolean): Defin
   code,
   operands: write ? 'M512=' : 'M512',
   fpu: true,
+  writesAllXmm: !write,
   exec: (c) => {
     aligned(c);
     // Of two pages that refuse a store, processors report the second.

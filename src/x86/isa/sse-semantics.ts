@@ -5,7 +5,7 @@
  * WebAssembly rounds to nearest and raises no flags. So a definition computes what WebAssembly computes and tells how
  * to see that this is what the processor delivers (`attempt`); where it is not, the host's SseFloat decides, which
  * knows all the rules. What an operation was seen to be (neither denormal nor NaN) need not be asked of its operands
- * again: `knows` and `learn`.
+ * again: `knows`, and Definition.ordinary.
  */
 import type { F32, F64, I32, I32Like, I64, V128 } from '../../wasm/index.ts';
 
@@ -62,7 +62,6 @@ export interface SseSemantics {
   plain(): I32;
   /** Whether operand i is known to be zero, normal or infinite as numbers of this shape. */
   knows(i: number, shape: Shape): boolean;
-  learn(i: number, shape: Shape): void;
   /**
    * Does `done` if the attempt succeeds, else the operation by the host. Comes after everything that can fault and
    * before any change; `done` changes the destination.

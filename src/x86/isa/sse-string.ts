@@ -208,6 +208,7 @@ const definition = (name: string, opcode: string, explicit: boolean, index: bool
   sizes: explicit ? 'y' : undefined,
   unaligned: true,
   fpu: true,
+  writesXmm0: !index,
   exec: compareStrings(explicit, index),
 });
 

@@ -25,7 +25,7 @@ import { importForRegions, type RegionImports } from './imports.ts';
 import type { Block, Region } from './region.ts';
 import { RegionState, TranslatorSemantics } from './semantics.ts';
 import { emitGraph } from './structure.ts';
-import { chooseLanes } from './vectors.ts';
+import { chooseLanes, type Facts, factsAtBlocks, withEntryCopies } from './vectors-facts.ts';
 
 /** Export name of the i-th region of a module. */
 export const regionName = (i: number) => `r${i}`;
@@ -55,6 +55,8 @@ class RegionBuilder {
   private readonly imports: RegionImports;
   private readonly conditional: ConditionalForms;
   private readonly state: RegionState;
+  /** What is known of XMM registers at each block. */
+  private readonly facts: readonly Facts[];
   private readonly cpu: Local<'i32'>;
   private readonly frames: Local<'i32'>;
   private readonly checked: Local<'i32'>;
@@ -67,7 +69,7 @@ class RegionBuilder {
 
   constructor(f: Func, region: Region, imports: RegionImports, conditional: ConditionalForms) {
     this.f = f;
-    this.region = region;
+    this.region = withEntryCopies(region);
     this.imports = imports;
     this.conditional = conditional;
     this.cpu = f.arg('i32', 0);
@@ -75,6 +77,7 @@ class RegionBuilder {
     const instructions = region.blocks.flatMap((block) => block.instructions);
     const lanes = chooseLanes(instructions.map(({ instruction }) => instruction));
     this.state = new RegionState(f, this.cpu, imports, lanes);
+    this.facts = factsAtBlocks(this.region);
     this.checked = f.local('i32');
     this.rip = f.local('i64');
     this.status = f.local('i32');
@@ -93,7 +96,7 @@ class RegionBuilder {
     state.store(state.dirty);
     vectors.store(vectors.dirty);
     if (flags.used) flags.leave();
-    vectors.emitHost(this.imports, this);
+    state.endings.emit(this);
     f.store(cpu, this.rip, CPU.rip);
     f.store(cpu, this.budget, CPU.budget);
     f.result(this.status);
@@ -125,10 +128,10 @@ class RegionBuilder {
       {
         f,
         selector,
-        entering(_index, merge) {
+        entering: (index, merge) => {
           if (!merge) return;
           state.flags.merge();
-          state.vectors.merge();
+          state.vectors.merge(this.facts[index]!);
         },
         going: (from, to) => this.enterPages(from, to),
         branching: () => {

@@ -7,6 +7,7 @@ import {
   type Expr,
   type Func,
   type I32,
+  type I32Like,
   type I64,
   i32,
   i64,
@@ -28,10 +29,11 @@ import type { HostFunctions } from '../isa/semantics.ts';
 import type { FloatComparison } from '../isa/sse-semantics.ts';
 import { INFO_WRITE, lastPage, TLB, tlbIndex } from '../mmu.ts';
 import { CPU, FLAG, STATUS_FLAGS } from '../state.ts';
+import { Endings } from './endings.ts';
 import { type FlagsSnapshot, RegionFlags } from './flags.ts';
 import type { RegionImports } from './imports.ts';
-import type { Lane, Vectors } from './vectors.ts';
-import { VectorState, xmmOf } from './vectors.ts';
+import { VectorState, type Vectors } from './vectors.ts';
+import { effects, type Lane, xmmOf } from './vectors-facts.ts';
 import { VectorSemantics } from './vectors-semantics.ts';
 
 /** Flags that have words of their own (see state.ts). */
@@ -67,6 +69,7 @@ export class RegionState {
   readonly registers: Local<'i64'>[] = [];
   readonly flags: RegionFlags;
   readonly vectors: VectorState;
+  readonly endings: Endings;
   readonly used = new Set<number>();
   readonly dirty = new Set<number>();
 
@@ -78,6 +81,7 @@ export class RegionState {
     for (let i = 0; i < 16; i++) this.registers.push(f.local('i64'));
     this.flags = new RegionFlags(f, cpu, imports);
     this.vectors = new VectorState(f, cpu, lanes);
+    this.endings = new Endings(f, cpu, imports);
   }
 
   snapshot(): Snapshot {
@@ -156,8 +160,10 @@ export class TranslatorSemantics extends EmittingSemantics {
         slot: (i) => this.slot(i),
         pointerOf: (i) => this.pointerOf(i),
         commitPointer: (pointer) => this.commitPointer(pointer),
-        here: () => this.here(),
-        leaveBehind: () => this.exits.behind(),
+        leaveTo: (op, dst, src, imm) => {
+          state.endings.float(op, dst, src, imm, this.here());
+          this.exits.behind();
+        },
         compared: (comparison) => this.compared(comparison),
         getV: (i) => this.getV(i),
         setV: (i, value) => this.setV(i, value),
@@ -523,6 +529,19 @@ export class TranslatorSemantics extends EmittingSemantics {
     this.exits.fault();
   }
 
+  override raise(vector: number, error: I32Like = 0): void {
+    this.state.endings.raise(vector, error);
+    this.exits.fault();
+  }
+
+  override raiseVector(verdict: I32): void {
+    const vector = this.f.let(verdict);
+    this.f.if(vector, () => {
+      this.state.endings.raise(i32.and(vector, 0xff), i32.shr_u(vector, 8));
+      this.exits.fault();
+    });
+  }
+
   next(): I64 {
     return i64.add(this.state.base, this.offset + this.instruction.length);
   }
@@ -558,15 +577,22 @@ export class TranslatorSemantics extends EmittingSemantics {
 
   // --- SSE ---
 
+  override emit(): void {
+    const { vectors } = this.state;
+    const before = vectors.facts;
+    super.emit();
+    if (this.form.definition.fpu) vectors.facts = effects(this.instruction, before);
+  }
+
   protected override requireFpu(): void {
-    if (!this.state.vectors.enable()) super.requireFpu();
+    if (!this.state.vectors.enabled) super.requireFpu();
   }
 
   private compared(comparison: FloatComparison): void {
     const { below, equal, unordered, a, b } = comparison;
     const { f } = this;
     const uno = unordered === null ? i32.const(0) : f.let(unordered);
-    this.setWord('cf', f.let(below));
+    this.setWord('cf', below);
     this.setWord('zres', i64.extend_u(i32.eqz(equal)));
     this.setWord('spres', i64.extend_u(i32.eqz(uno)));
     this.setWord('of', i64.const(0));

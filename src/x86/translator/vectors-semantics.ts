@@ -10,7 +10,7 @@ import {
   f32,
   f64,
   type I32,
-  type I64,
+  type I32Like,
   i32,
   type V128,
   v128,
@@ -20,7 +20,7 @@ import { holds } from '../interpreter/sse.ts';
 import type { Attempt, FloatComparison, HostOperation, Shape, SseSemantics } from '../isa/sse-semantics.ts';
 import { CPU } from '../state.ts';
 import type { VectorState } from './vectors.ts';
-import { xmmOf } from './vectors.ts';
+import { xmmOf } from './vectors-facts.ts';
 
 /** What this part needs of the whole. */
 export interface Operands {
@@ -32,9 +32,8 @@ export interface Operands {
   /** Where a memory operand lies. */
   pointerOf(i: number): I32;
   commitPointer(pointer: I32): void;
-  here(): I64;
-  /** Leaves the region behind this instruction. */
-  leaveBehind(): void;
+  /** Leaves the region behind this instruction, which the host executes then (see endings.ts). */
+  leaveTo(op: number, dst: I32, src: I32, imm: I32Like): void;
   compared(comparison: FloatComparison): void;
   getV(i: number): V128;
   setV(i: number, value: V128): void;
@@ -144,11 +143,6 @@ export class VectorSemantics implements SseSemantics {
     return index >= 0 && this.vectors.knows(index, shape);
   }
 
-  learn(i: number, shape: Shape): void {
-    const index = this.register(i);
-    if (index >= 0) this.vectors.learn(index, shape);
-  }
-
   attempt(attempt: Attempt, host: HostOperation, done: () => void): void {
     const { f, cpu } = this.operands;
     const usual = attempt.usual.filter((test) => constantOf(test) === null);
@@ -156,8 +150,8 @@ export class VectorSemantics implements SseSemantics {
       f.block((stands) => {
         f.block((rare) => {
           const last = usual.pop()!;
-          for (const test of usual) f.brIf(i32.eqz(test), rare);
-          f.brIf(last, stands);
+          for (const test of usual) f.brIf(i32.eqz(test), rare, false);
+          f.brIf(last, stands, true);
         });
         f.brIf(holds(f, cpu, attempt), stands);
         const known = this.vectors.snapshot();
@@ -177,8 +171,7 @@ export class VectorSemantics implements SseSemantics {
     const dst = into === 'flags' ? temp : place(0);
     if (source !== undefined) f.store(cpu, source, CPU.temp);
     if (into === 'flags') storeVector(f, cpu, CPU.temp, 128, vectors.get(this.register(0)));
-    vectors.noteHost(op, dst, src, typeof imm === 'number' ? i32.const(imm) : imm, operands.here());
-    operands.leaveBehind();
+    operands.leaveTo(op, dst, src, imm);
   }
 
   compared(comparison: FloatComparison): void {

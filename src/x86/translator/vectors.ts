@@ -1,14 +1,13 @@
 /**
  * XMM registers in a region.
  *
- * A register has up to three locals: `wide`, the whole of it, and its low lane as a double or as a float; V8 keeps
- * the latter two in machine registers without shuffling lanes, where compilers use XMM registers as scalars. Which of
- * them hold the register's value is known while translating (`Known`): the low lane is in `low` if that is set, in
- * `wide` if `isWide`; lanes above the low one are always in `wide`. Where several ways meet, and where a region is
- * left, a register lies as its convention says: in `wide`, or with the low lane apart. The convention is chosen by
- * how the region uses the register.
+ * Compilers use an XMM register mostly for one number, and V8 works best on numbers. So a register lies by one of two
+ * conventions, chosen for a region by how it uses the register: *wide*, all of it in a local; or its low lane in a
+ * local of type f64 or f32, and what lies above always in the CPU's state, where it is seldom touched. Between
+ * instructions the register may lie otherwise as well, as is known while translating (`Known`). Where ways meet, and
+ * where the region is left, every register lies as its convention says.
  *
- * What is known belongs to a point of the program, like pending flags, and is kept and forgotten with them.
+ * What is known belongs to a point of the program, as pending flags do.
  */
 import {
   type Callee,
@@ -20,106 +19,59 @@ import {
   f32,
   f64,
   type I32,
-  type I64,
   i32,
   i64,
   type Local,
   type V128,
   v128,
 } from '../../wasm/index.ts';
-import type { Instruction } from '../decoder.ts';
 import { plainMxcsr } from '../interpreter/sse.ts';
-import { STATUS } from '../interpreter/status.ts';
-import { formBits } from '../isa/form.ts';
 import type { Shape } from '../isa/sse-semantics.ts';
-import { CPU, FLAG } from '../state.ts';
+import { CPU } from '../state.ts';
+import { ENABLED, type Facts, isOrdinary, type Lane, NO_FACTS, ZERO_32, ZERO_64 } from './vectors-facts.ts';
 
-/** Where a register's low lane lies by convention. */
-export type Lane = 'wide' | 'f64' | 'f32';
+type Number_ = 'f64' | 'f32';
 
 interface Known {
+  /** The wide local holds all of the register. */
   readonly isWide: boolean;
-  readonly low: 'f64' | 'f32' | null;
-  /** Shapes as which the register is known to hold no denormals and no NaNs: bits of SHAPE. */
-  readonly ordinary: number;
+  /** The local of this type holds the low lane; what lies above is in the wide local or, by convention, in the state. */
+  readonly low: Number_ | null;
 }
 
 /** What is known of all registers at a point of a region. */
 export interface Vectors {
   readonly registers: readonly Known[];
-  /** CR0.TS was seen to be clear. */
-  readonly enabled: boolean;
+  readonly facts: Facts;
 }
-
-/** A packed shape says the same of its low lane. */
-const SHAPE: Record<Shape, number> = { SS: 1, SD: 2, PS: 4 | 1, PD: 8 | 2 };
 
 const ZERO = v128.const(0n, 0n);
-
-/** Register number of an operand's slot, or -1 if it is no XMM register's. */
-export function xmmOf(slot: number | null): number {
-  return slot !== null && slot >= CPU.xmm && slot < CPU.xmm + 256 ? (slot - CPU.xmm) >>> 4 : -1;
-}
-
-/** The conventions of the 16 registers for a region of these instructions. */
-export function chooseLanes(instructions: Iterable<Instruction>): Lane[] {
-  const uses = Array.from({ length: 16 }, () => ({ wide: 0, f64: 0, f32: 0 }));
-  for (const { form, reg, rm } of instructions) {
-    if (form === null || !form.definition.fpu || form.definition.name.startsWith('MOV')) continue;
-    // An idiom for zero (or all ones).
-    if (reg === rm && !form.memory && form.definition.scalar !== true) continue;
-    form.operands.forEach(({ kind }, i) => {
-      const slot = kind === 'V' ? reg : kind === 'U' || (kind === 'W' && !form.memory) ? rm : null;
-      const index = xmmOf(slot);
-      if (index < 0) return;
-      const bits = form.definition.scalar === true ? formBits(form, i) : 128;
-      uses[index]![bits === 64 ? 'f64' : bits === 32 ? 'f32' : 'wide']++;
-    });
-  }
-  return uses.map(({ wide, f64, f32 }) => {
-    if (f64 === 0 && f32 === 0) return 'wide';
-    const scalar = f64 >= f32 ? 'f64' : 'f32';
-    return Math.max(f64, f32) >= wide ? scalar : 'wide';
-  });
-}
-
-/** The imports that this file calls. */
-interface Callees {
-  readonly sseFloat: Callee;
-  readonly raise: Callee;
-}
 
 export class VectorState {
   readonly used = new Set<number>();
   readonly dirty = new Set<number>();
-  /** PLAIN or 0 (see sse-semantics.ts); valid if `plainUsed`. */
+  /** `plain` was asked for. */
   plainUsed = false;
   private readonly f: Func;
   private readonly cpu: I32;
   private readonly lanes: readonly Lane[];
-  private readonly convention: Vectors;
-  private readonly wide = new Map<number, Local<'v128'>>();
+  private readonly convention: readonly Known[];
+  private readonly wides = new Map<number, Local<'v128'>>();
   private readonly f64s = new Map<number, Local<'f64'>>();
   private readonly f32s = new Map<number, Local<'f32'>>();
   private readonly plainLocal: Local<'i32'>;
   private vectors: Vectors;
-  private host: HostLocals | null = null;
 
   constructor(f: Func, cpu: I32, lanes: readonly Lane[]) {
     this.f = f;
     this.cpu = cpu;
     this.lanes = lanes;
     this.plainLocal = f.lasting('i32');
-    this.convention = {
-      registers: lanes.map((lane) => ({
-        isWide: lane === 'wide',
-        low: lane === 'wide' ? null : lane,
-        ordinary: 0,
-      })),
-      enabled: false,
-    };
-    this.vectors = this.convention;
+    this.convention = lanes.map((lane) => ({ isWide: lane === 'wide', low: lane === 'wide' ? null : lane }));
+    this.vectors = { registers: this.convention, facts: NO_FACTS };
   }
+
+  // --- What is known ---
 
   snapshot(): Vectors {
     return this.vectors;
@@ -129,9 +81,26 @@ export class VectorState {
     this.vectors = vectors;
   }
 
-  /** Other ways than the last one emitted lead here. */
-  merge(): void {
-    this.vectors = this.convention;
+  /** Other ways than the last one emitted lead here, too. */
+  merge(facts: Facts): void {
+    this.vectors = { registers: this.convention, facts };
+  }
+
+  get facts(): Facts {
+    return this.vectors.facts;
+  }
+
+  set facts(facts: Facts) {
+    this.vectors = { registers: this.vectors.registers, facts };
+  }
+
+  knows(index: number, shape: Shape): boolean {
+    return isOrdinary(this.facts[index]!, shape);
+  }
+
+  /** CR0.TS was seen to be clear. */
+  get enabled(): boolean {
+    return this.facts[ENABLED] !== 0;
   }
 
   private known(index: number): Known {
@@ -139,18 +108,30 @@ export class VectorState {
   }
 
   private know(index: number, known: Partial<Known>): void {
-    const { registers, enabled } = this.vectors;
-    this.vectors = {
-      registers: registers.map((each, i) => (i === index ? { ...each, ...known } : each)),
-      enabled,
-    };
+    const registers = [...this.vectors.registers];
+    registers[index] = { ...registers[index]!, ...known };
+    this.vectors = { registers, facts: this.vectors.facts };
   }
+
+  /** The register was written; facts about it are the instruction's business (see effects). */
+  private wrote(index: number, known: Known): void {
+    this.dirty.add(index);
+    const registers = this.vectors.registers.with(index, known);
+    this.vectors = { registers, facts: this.facts.with(index, 0) };
+  }
+
+  private is(index: number, fact: number): boolean {
+    return (this.facts[index]! & fact) !== 0;
+  }
+
+  // --- Locals ---
 
   private local<T extends 'v128' | 'f64' | 'f32'>(
     map: Map<number, Local<T>>,
     type: T,
     index: number,
   ): Local<T> {
+    this.used.add(index);
     let local = map.get(index);
     if (local === undefined) {
       local = this.f.lasting(type);
@@ -160,114 +141,138 @@ export class VectorState {
   }
 
   private wideOf(index: number): Local<'v128'> {
-    this.used.add(index);
-    return this.local(this.wide, 'v128', index);
+    return this.local(this.wides, 'v128', index);
   }
 
-  private lowOf(index: number, low: 'f64' | 'f32'): Local<'f64'> | Local<'f32'> {
-    this.used.add(index);
+  private lowOf(index: number, low: Number_): Local {
     return low === 'f64' ? this.local(this.f64s, 'f64', index) : this.local(this.f32s, 'f32', index);
   }
-
-  // --- Between memory and locals ---
 
   private slot(index: number): number {
     return CPU.xmm + index * 16;
   }
 
+  // --- Between memory and locals ---
+
   load(registers: Iterable<number>, plain: boolean): void {
     const { f, cpu } = this;
     for (const index of registers) {
-      const wide = this.wideOf(index);
-      f.set(wide, v128.load(cpu, this.slot(index)));
       const lane = this.lanes[index]!;
-      if (lane !== 'wide') this.setLow(index, lane, this.extract(wide, lane));
+      if (lane === 'wide') f.set(this.wideOf(index), v128.load(cpu, this.slot(index)));
+      else f.set(this.lowOf(index, lane), this.loadNumber(lane, this.slot(index)));
     }
     if (plain) f.set(this.plainLocal, plainMxcsr(i32.load(cpu, CPU.mxcsr)));
   }
 
+  private loadNumber(low: Number_, offset: number): Expr {
+    return low === 'f64' ? f64.load(this.cpu, offset) : f32.load(this.cpu, offset);
+  }
+
   /** Stores registers that lie as by convention. */
   store(registers: Iterable<number>): void {
-    for (const index of registers)
-      this.f.store(this.cpu, this.composed(index, this.convention.registers[index]!), this.slot(index));
-  }
-
-  private extract(wide: V128, lane: 'f64' | 'f32'): Expr {
-    return lane === 'f64' ? v128.f64x2_extract(wide, 0) : v128.f32x4_extract(wide, 0);
-  }
-
-  private setLow(index: number, lane: 'f64' | 'f32', value: Expr): void {
-    this.f.set(this.lowOf(index, lane) as Local, value);
-  }
-
-  /** The whole register as an expression. */
-  private composed(index: number, { isWide, low }: Known): V128 {
-    const wide = this.wideOf(index);
-    if (isWide || low === null) return wide;
-    if (low === 'f64') return v128.f64x2_replace(wide, 0, this.lowOf(index, 'f64') as F64);
-    return v128.f32x4_replace(wide, 0, this.lowOf(index, 'f32') as F32);
+    for (const index of registers) {
+      const lane = this.lanes[index]!;
+      const value = lane === 'wide' ? this.wideOf(index) : this.lowOf(index, lane);
+      this.f.store(this.cpu, value, this.slot(index));
+    }
   }
 
   /** Emits what brings every register to its convention; what was known stays true. */
   settle(): void {
     this.lanes.forEach((lane, index) => {
-      if (lane === 'wide') this.whole(index);
-      else this.low(index, lane);
+      if (lane === 'wide') this.makeWide(index);
+      else this.makeLow(index, lane);
     });
+  }
+
+  /** Has the wide local hold all of the register. */
+  private makeWide(index: number): void {
+    const { isWide, low } = this.known(index);
+    if (isWide) return;
+    const rest = this.lanes[index] === 'wide' ? this.wideOf(index) : this.above(index, low!);
+    const number = this.lowOf(index, low!);
+    this.f.set(
+      this.wideOf(index),
+      low === 'f64' ? v128.f64x2_replace(rest, 0, number as F64) : v128.f32x4_replace(rest, 0, number as F32),
+    );
+    this.know(index, { isWide: true });
+  }
+
+  /** What lies above the low lane in the state. */
+  private above(index: number, low: Number_): V128 {
+    const { cpu } = this;
+    if (low === 'f32') return this.is(index, ZERO_32) ? ZERO : v128.load(cpu, this.slot(index));
+    // Both halves: a load of 16 bytes would wait for the last store of eight.
+    return this.is(index, ZERO_64) ? ZERO : v128.f64x2_splat(f64.load(cpu, this.slot(index) + 8));
+  }
+
+  private makeLow(index: number, low: Number_): void {
+    if (this.known(index).low === low) return;
+    this.makeWide(index);
+    const wide = this.wideOf(index);
+    this.f.set(
+      this.lowOf(index, low),
+      low === 'f64' ? v128.f64x2_extract(wide, 0) : v128.f32x4_extract(wide, 0),
+    );
+    this.know(index, { low });
   }
 
   // --- Registers ---
 
   get(index: number): V128 {
-    this.whole(index);
+    this.makeWide(index);
     return this.f.let(this.wideOf(index));
   }
 
-  /** The register's local, made to hold all of it. */
-  private whole(index: number): void {
-    const known = this.known(index);
-    if (known.isWide) return;
-    this.f.set(this.wideOf(index), this.composed(index, known));
-    this.know(index, { isWide: true });
-  }
-
-  private low(index: number, low: 'f64' | 'f32'): void {
-    if (this.known(index).low === low) return;
-    this.whole(index);
-    this.setLow(index, low, this.extract(this.wideOf(index), low));
-    this.know(index, { low });
-  }
-
   set(index: number, value: V128): void {
-    this.f.set(this.wideOf(index), value);
-    this.dirty.add(index);
-    this.know(index, { isWide: true, low: null, ordinary: 0 });
+    const { f, cpu } = this;
+    const lane = this.lanes[index]!;
+    const wide = this.wideOf(index);
+    f.set(wide, value);
+    if (lane === 'f32') f.store(cpu, v128.i32x4_extract(wide, 1), this.slot(index) + 4);
+    if (lane !== 'wide') f.store(cpu, v128.f64x2_extract(wide, 1), this.slot(index) + 8);
+    this.wrote(index, { isWide: true, low: null });
   }
 
-  getLow(index: number, low: 'f64' | 'f32'): Expr {
-    this.low(index, low);
-    return this.f.let(this.lowOf(index, low) as Local);
+  getLow(index: number, low: Number_): Expr {
+    this.makeLow(index, low);
+    return this.f.let(this.lowOf(index, low));
   }
 
   /** Writes the low lane; what lies above stays. */
-  putLow(index: number, low: 'f64' | 'f32', value: Expr): void {
-    // A float leaves the upper half of a double.
-    if (low === 'f32' && this.known(index).low === 'f64') this.whole(index);
-    this.setLow(index, low, value);
-    this.dirty.add(index);
-    this.know(index, { isWide: false, low, ordinary: 0 });
+  putLow(index: number, low: Number_, value: Expr): void {
+    const { f } = this;
+    const lane = this.lanes[index]!;
+    if (lane === low || (lane === 'wide' && low === 'f64')) {
+      f.set(this.lowOf(index, low), value);
+      this.wrote(index, { isWide: false, low });
+      return;
+    }
+    this.makeWide(index);
+    const wide = this.wideOf(index);
+    this.set(
+      index,
+      low === 'f64' ? v128.f64x2_replace(wide, 0, value as F64) : v128.f32x4_replace(wide, 0, value as F32),
+    );
   }
 
   /** Writes the low lane and clears what lies above. */
-  putAlone(index: number, low: 'f64' | 'f32', value: Expr): void {
-    this.set(index, ZERO);
-    this.putLow(index, low, value);
+  putAlone(index: number, low: Number_, value: Expr): void {
+    if (this.lanes[index] === low) {
+      this.clearAbove(index, low);
+      this.putLow(index, low, value);
+    } else
+      this.set(
+        index,
+        low === 'f64' ? v128.f64x2_replace(ZERO, 0, value as F64) : v128.f32x4_replace(ZERO, 0, value as F32),
+      );
   }
 
-  /** Takes 32 or 64 bits of another register and clears what lies above. */
-  copyAlone(to: number, from: number, bits: 32 | 64): void {
-    const low = bits === 64 ? 'f64' : 'f32';
-    this.putAlone(to, low, this.getLow(from, low));
+  /** Zeros to the state above the low lane, by convention. */
+  private clearAbove(index: number, low: Number_): void {
+    const { f, cpu } = this;
+    if (low === 'f32' && !this.is(index, ZERO_32)) f.store(cpu, i32.const(0), this.slot(index) + 4);
+    if (!this.is(index, ZERO_64)) f.store(cpu, i64.const(0), this.slot(index) + 8);
   }
 
   /** Loads 32 or 64 bits and clears what lies above. */
@@ -279,38 +284,30 @@ export class VectorState {
   }
 
   copy(to: number, from: number): void {
-    const { f } = this;
-    const known = this.known(from);
-    f.set(this.wideOf(to), this.wideOf(from));
-    if (known.low !== null) this.setLow(to, known.low, this.lowOf(from, known.low));
-    this.dirty.add(to);
-    this.know(to, known);
+    const { f, cpu } = this;
+    if (to === from) return;
+    const lane = this.lanes[to]!;
+    if (lane === 'wide' || lane !== this.lanes[from]) {
+      this.set(to, this.get(from));
+      return;
+    }
+    const number = this.getLow(from, lane);
+    const [target, source] = [this.slot(to), this.slot(from)];
+    if (this.is(from, lane === 'f64' ? ZERO_64 : ZERO_32)) this.clearAbove(to, lane);
+    else {
+      if (lane === 'f32') f.store(cpu, i32.load(cpu, source + 4), target + 4);
+      f.store(cpu, i64.load(cpu, source + 8), target + 8);
+    }
+    this.putLow(to, lane, number);
   }
 
   clear(index: number): void {
-    this.set(index, ZERO);
     const lane = this.lanes[index]!;
-    if (lane === 'f64') this.setLow(index, lane, f64.const(0));
-    if (lane === 'f32') this.setLow(index, lane, f32.const(0));
-    this.know(index, { low: lane === 'wide' ? null : lane, ordinary: SHAPE.PS | SHAPE.PD });
+    if (lane === 'wide') this.set(index, ZERO);
+    else this.putAlone(index, lane, lane === 'f64' ? f64.const(0) : f32.const(0));
   }
 
-  knows(index: number, shape: Shape): boolean {
-    return (this.known(index).ordinary & SHAPE[shape]) === SHAPE[shape];
-  }
-
-  learn(index: number, shape: Shape): void {
-    this.know(index, { ordinary: this.known(index).ordinary | SHAPE[shape] });
-  }
-
-  // --- The processor's SSE state as a whole ---
-
-  /** Whether CR0.TS need not be asked: it was, and it only changes outside of regions. */
-  enable(): boolean {
-    const { registers, enabled } = this.vectors;
-    if (!enabled) this.vectors = { registers, enabled: true };
-    return enabled;
-  }
+  // --- MXCSR, and the state as a whole ---
 
   plain(): I32 {
     this.plainUsed = true;
@@ -334,84 +331,20 @@ export class VectorState {
     this.plainUsed = true;
     const result = this.f.let(call('i32', callee, ...args));
     this.load(this.used, true);
-    this.vectors = { registers: this.convention.registers, enabled: this.vectors.enabled };
+    this.merge(NO_FACTS);
     return result;
   }
 
-  /** A register's slot in memory, holding its value; changes there are read back by `reload`. */
+  /** A register's slot in the state, holding all of it; changes there are read back by `reload`. */
   spilled(index: number): I32 {
-    this.f.store(this.cpu, this.get(index), this.slot(index));
+    const lane = this.lanes[index]!;
+    if (lane === 'wide') this.f.store(this.cpu, this.get(index), this.slot(index));
+    else this.f.store(this.cpu, this.getLow(index, lane), this.slot(index));
     return i32.add(this.cpu, this.slot(index));
   }
 
   reload(index: number): void {
-    this.set(index, v128.load(this.cpu, this.slot(index)));
+    this.load([index], false);
+    this.wrote(index, this.convention[index]!);
   }
-
-  // --- Ways out that end in an operation of the host (see emitHost) ---
-
-  /** Notes the operation that is to be done when the region has been left. */
-  noteHost(op: number, dst: I32, src: I32, imm: I32, here: I64): void {
-    const { f } = this;
-    this.host ??= {
-      wanted: f.lasting('i32'),
-      op: f.lasting('i32'),
-      dst: f.lasting('i32'),
-      src: f.lasting('i32'),
-      imm: f.lasting('i32'),
-      here: f.lasting('i64'),
-    };
-    const { host } = this;
-    f.set(host.wanted, i32.const(1));
-    f.set(host.op, i32.const(op));
-    f.set(host.dst, dst);
-    f.set(host.src, src);
-    f.set(host.imm, imm);
-    f.set(host.here, here);
-  }
-
-  /**
-   * At the region's end, when all state is in memory: the operation that was noted, if there is one. What it finds in
-   * the place of a comparison's first operand are flags.
-   */
-  emitHost(
-    imports: Callees,
-    leaving: { rip: Local<'i64'>; status: Local<'i32'>; budget: Local<'i32'> },
-  ): void {
-    const { f, cpu, host } = this;
-    if (host === null) return;
-    f.if(host.wanted, () => {
-      const { op, dst, src, imm, here } = host;
-      const verdict = f.let(call('i32', imports.sseFloat, op, cpu, dst, src, imm));
-      f.if(
-        verdict,
-        () => {
-          f.do(imports.raise, cpu, verdict, i32.const(0));
-          f.set(leaving.rip, here);
-          f.set(leaving.budget, i32.add(leaving.budget, 1));
-          f.set(leaving.status, i32.const(STATUS.fault));
-        },
-        () =>
-          f.if(i32.eq(dst, i32.add(cpu, CPU.temp)), () => {
-            const flags = f.let(i32.load(cpu, CPU.temp));
-            f.store(cpu, i64.extend_u(i32.eqz(i32.and(flags, FLAG.ZF))), CPU.zres);
-            f.store(cpu, i64.extend_u(i32.eqz(i32.and(flags, FLAG.PF))), CPU.spres);
-            f.store(cpu, i32.and(flags, FLAG.CF), CPU.cf);
-            f.store(cpu, i64.const(0), CPU.of);
-            f.store(cpu, i32.const(0), CPU.af);
-          }),
-      );
-    });
-  }
-}
-
-/** The variables that tell what the host is to do. */
-interface HostLocals {
-  readonly wanted: Local<'i32'>;
-  readonly op: Local<'i32'>;
-  readonly dst: Local<'i32'>;
-  readonly src: Local<'i32'>;
-  readonly imm: Local<'i32'>;
-  /** Address of the instruction. */
-  readonly here: Local<'i64'>;
 }
