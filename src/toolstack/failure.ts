@@ -5,6 +5,7 @@ import { BuildError } from '../dom0/builder/error.ts';
 import { OutOfFrames } from '../machine/frames.ts';
 import { PcpuError } from '../machine/pcpu.ts';
 import { ImageError } from './images/index.ts';
+import { NetError } from './net/net-service.ts';
 import { UsageError } from './options.ts';
 
 /** Exit statuses (docs/usage.md). */
@@ -20,7 +21,7 @@ export const STATUS = {
 /** Something that a user can understand and do something about; the message is one line. */
 export class Failure extends Error {}
 
-const EXPECTED = [Failure, UsageError, ImageError, BuildError, DiskError, OutOfFrames, PcpuError];
+const EXPECTED = [Failure, UsageError, ImageError, BuildError, DiskError, NetError, OutOfFrames, PcpuError];
 
 /** One line for an error: what it says if it is one of those that we foresee, else that it is a bug. */
 export function explain(error: unknown): string {

@@ -104,6 +104,9 @@ export function commandLine(options: BootOptions, use: ConsoleUse): string {
   else if (options.kernelPackage !== 'grub') words.push('console=hvc0');
   // Whoever reads a script's output wants nothing of the kernel's in it but what ends it.
   if (ours && use.scripted && options.cmdline === null) words.push('loglevel=3');
+  // Every instruction done twice takes longer than Linux's watchdogs think possible.
+  if (options.verify === 'all' && options.cmdline === null)
+    words.push('nowatchdog', 'rcupdate.rcu_cpu_stall_suppress=1');
   if (ours && use.scripted) words.push(SCRIPT_WORD);
   if (ours && use.size) words.push(`xenolith.cols=${use.size.columns}`, `xenolith.rows=${use.size.rows}`);
   return [...words, options.append].filter((word) => word !== '').join(' ');

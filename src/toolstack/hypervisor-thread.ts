@@ -5,11 +5,18 @@ import type { DataPlaneFactory } from '../dom0/backend/data-plane.ts';
 import { DataPlanes } from '../dom0/backend/data-planes.ts';
 import { PLANE_SIGNAL } from '../dom0/backend/plane-client.ts';
 import { VbdPlane } from '../dom0/block/vbd-plane.ts';
+import { networkPlanes } from '../dom0/net/networks.ts';
 import { Frames } from '../machine/frames.ts';
 import { MailboxReceiver } from '../machine/mailbox.ts';
 import { type Memory, PAGE_SIZE } from '../machine/memory.ts';
 import { dispatch, type PcpuMessage, runPcpu } from '../machine/pcpu.ts';
-import { ActivityBoard, createProcessor, PHASE, type ProcessorOptions } from '../x86/index.ts';
+import {
+  ActivityBoard,
+  createProcessor,
+  PHASE,
+  type ProcessorOptions,
+  type VerifyLog,
+} from '../x86/index.ts';
 import { CPU } from '../x86/state.ts';
 import { type DomainDump, describeForDump } from '../xen/dump.ts';
 import { HypercallError } from '../xen/hypercall.ts';
@@ -20,11 +27,20 @@ import { ERRNO } from '../xen/public/errno.ts';
 export class Instruments {
   private readonly hypervisor: Hypervisor;
   private readonly board: number;
+  private readonly verify: VerifyLog | null;
 
-  /** @param board linear address of the processor's activity board */
-  constructor(hypervisor: Hypervisor, board: number) {
+  /** @param board linear address of the processor's activity board @param verify null: nothing is checked */
+  constructor(hypervisor: Hypervisor, board: number, verify: VerifyLog | null) {
     this.hypervisor = hypervisor;
     this.board = board;
+    this.verify = verify;
+  }
+
+  /** What came of checking translated code against the interpreter; null: it is not checked. */
+  verification(): Omit<VerifyLog, 'onDifference' | 'sample'> | null {
+    if (this.verify === null) return null;
+    const { onDifference: _, sample: __, ...counts } = this.verify;
+    return counts;
   }
 
   /** Linear address of the words that say what the processor is doing (see {@link ActivityBoard}). */
@@ -50,8 +66,11 @@ export class Instruments {
 const PLANE_METHODS: ReadonlySet<string> = new Set(['openPlane', 'planeMessage', 'closePlane']);
 
 /** The back ends that there are. */
-function dataPlaneFactories(): ReadonlyMap<string, DataPlaneFactory> {
-  return new Map([['vbd', (link, parameters) => new VbdPlane(link, parameters)]]);
+function dataPlaneFactories(memory: Memory, frames: Frames): ReadonlyMap<string, DataPlaneFactory> {
+  return new Map<string, DataPlaneFactory>([
+    ['vbd', (link, parameters) => new VbdPlane(link, parameters)],
+    ...networkPlanes(memory, frames),
+  ]);
 }
 
 /** @param mailbox linear address @param post reaches Domain 0's thread, from a busy thread too */
@@ -73,9 +92,15 @@ export function runHypervisor(
     host,
   );
   const { control } = hypervisor;
-  const instruments = new Instruments(hypervisor, boardAddress);
-  const planes = new DataPlanes(hypervisor, dataPlaneFactories(), (value) => post({ kind: 'notify', value }));
+  const instruments = new Instruments(hypervisor, boardAddress, processor.verify ?? null);
+  const planes = new DataPlanes(hypervisor, dataPlaneFactories(memory, frames), (value) =>
+    post({ kind: 'notify', value }),
+  );
   control.onNotify = (value) => post({ kind: 'notify', value });
+  if (processor.verify)
+    processor.verify.onDifference = (report) => {
+      for (const line of report.split('\n')) hypervisor.notify({ kind: 'trace', line });
+    };
   runPcpu(
     receiver,
     {

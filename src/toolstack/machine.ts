@@ -16,6 +16,7 @@ import { PcpuClient, type PcpuMessage, type Remote, remote } from '../machine/pc
 import type { Control, Notification } from '../xen/domctl.ts';
 import { DiskService } from './devices/disk-service.ts';
 import type { Instruments } from './hypervisor-thread.ts';
+import { NetService } from './net/net-service.ts';
 import { Profiler } from './profile.ts';
 
 /** A processor that runs on a thread of its own. */
@@ -62,6 +63,8 @@ export class Machine {
   readonly planes: PlaneOpener;
   /** The disks of its domains. */
   readonly disks: DiskService;
+  /** Their networks. */
+  readonly networks: NetService;
   /** Fails when the processor dies; never settles otherwise. */
   readonly dead: Promise<never>;
   private readonly client: PcpuClient;
@@ -94,6 +97,7 @@ export class Machine {
     });
     this.planes = this.planeClient;
     this.disks = new DiskService(this);
+    this.networks = new NetService(this);
     this.control = remote<Control>(this.client);
     this.instruments = remote<Instruments>(this.client);
     this.thread = start(
@@ -142,6 +146,7 @@ export class Machine {
     await this.thread.terminate();
     this.planeClient.fail(new Error('the machine was switched off'));
     await this.disks.close();
+    await this.networks.close();
   }
 
   private notified(notification: Notification | PlaneNotification): void {

@@ -14,7 +14,11 @@ describe('options', () => {
       vcpus: 1,
       trace: false,
       translate: true,
+      verify: null,
       profile: false,
+      vifs: [],
+      forwards: [],
+      hostLoopback: false,
       xenstore: null,
       disks: [],
       symbols: null,
@@ -36,12 +40,22 @@ describe('options', () => {
       vcpus: 4,
       trace: true,
       translate: false,
+      verify: null,
       profile: true,
+      vifs: [],
+      forwards: [],
+      hostLoopback: false,
       xenstore: 'x',
       disks: [expect.objectContaining({ target: 'd.img', vdev: 'xvda', readonly: true })],
       symbols: 's',
       quiet: true,
     });
+  });
+
+  it('verifies everything, or a sample', () => {
+    expect(parseOptions(['--verify'])).toMatchObject({ verify: 'all' });
+    expect(parseOptions(['--verify-sample'])).toMatchObject({ verify: 'sample' });
+    expect(parseOptions(['--verify-sample', '--verify'])).toMatchObject({ verify: 'all' });
   });
 
   it('help and version go before everything else', () => {
@@ -57,6 +71,8 @@ describe('options', () => {
     [['--kernel', ''], '--kernel needs the name of a file'],
     [['--kernel', 'a', '--kernel-package', 'cloud'], 'exclude each other'],
     [['--ramdisk', 'a', '--no-ramdisk'], 'exclude each other'],
+    [['--verify', '--no-translator'], 'exclude each other'],
+    [['--verify-sample', '--no-translator'], 'exclude each other'],
     [['--kernel-package', 'arch'], 'choose one of debian, cloud, backports, grub'],
     [['--disk', 'd.img'], '--disk "d.img": vdev is missing'],
     [['--memory', '12Q'], 'not a size'],
@@ -92,6 +108,7 @@ describe('options', () => {
       'memory',
       'trace',
       'no-translator',
+      'verify',
       'profile',
       'symbols',
       'quiet',

@@ -6,6 +6,9 @@ import { DiskError } from '../dom0/block/source.ts';
 import { VCPUS_MAX } from '../xen/domctl.ts';
 import { type DiskSpec, parseDiskSpec } from './devices/disk-spec.ts';
 import { KERNEL_NAMES, type KernelName } from './images/index.ts';
+import { ForwardSpecError, parseForward } from './net/forward-spec.ts';
+import type { ForwardSpec } from './net/net-service.ts';
+import { parseVifSpec, type VifSpec, VifSpecError } from './net/vif-spec.ts';
 
 /** The command line is wrong: exit status 2. */
 export class UsageError extends Error {}
@@ -27,12 +30,20 @@ export interface BootOptions {
   trace: boolean;
   /** Translate hot code; without it everything is interpreted. */
   translate: boolean;
+  /** Check translated code against the interpreter while it runs: each run of it, or a sample. */
+  verify: 'all' | 'sample' | null;
   /** Sample where the time goes, and print it at the end. */
   profile: boolean;
   /** Where xenstore's clients on the host find the store; null: nowhere. */
   xenstore: string | null;
   /** Its disks. */
   disks: readonly DiskSpec[];
+  /** Its network interfaces. */
+  vifs: readonly VifSpec[];
+  /** Ports of the host that lead to it. */
+  forwards: readonly ForwardSpec[];
+  /** It may reach what listens on the host's loopback. */
+  hostLoopback: boolean;
   /** A System.map, or an ELF file with symbols. */
   symbols: string | null;
   quiet: boolean;
@@ -44,6 +55,7 @@ export type Options = { command: 'help' } | { command: 'version' } | ({ command:
 const DEFAULT_MEMORY = 256 << 10;
 
 export const USAGE = `Usage: xenolith [options]
+       xenolith COMMAND ...      (the commands of xl: see 'xenolith help')
 
 Boots a kernel that knows Xen's paravirtual interface, unmodified, as a domain on a
 processor made of WebAssembly. Without options: Debian's stock kernel and a shell.
@@ -58,9 +70,16 @@ processor made of WebAssembly. Without options: Debian's stock kernel and a shel
   --memory SIZE          memory of the domain: MiB, or with a suffix K, M or G (256)
   --vcpus N              virtual CPUs of the domain, 1 to ${VCPUS_MAX} (1)
   --no-translator        interpret everything: slow, and simple to compare with
+  --verify               check all translated code against the interpreter: slow
+  --verify-sample        the same for a sample: about as fast as without
   --profile              print at the end what the time went to
   --trace                print every hypercall and its result on standard error
   --disk SPEC            a virtual disk, as xl.cfg has them: file.img,,xvda (repeatable)
+  --net SPEC             a network interface, as vif= in xl.cfg: mac=00:16:3e:01:02:03,
+                         or 'default'; it reaches the world through the host's sockets
+  --forward SPEC         a port of this machine leads to the domain: [ADDRESS:]PORT:GUESTPORT
+                         or the same with /udp behind it; ADDRESS is 127.0.0.1 if left out
+  --host-loopback        the domain reaches this machine's loopback, as 10.0.2.2
   --xenstore PATH        serve xenstore on this socket, for xenstore-ls and its kin
                          (XENSTORED_PATH=PATH xenstore-ls)
   --symbols FILE         System.map or ELF file that names addresses in a crash dump
@@ -87,8 +106,13 @@ const OPTIONS = {
   vcpus: { type: 'string' },
   trace: { type: 'boolean' },
   'no-translator': { type: 'boolean' },
+  verify: { type: 'boolean' },
+  'verify-sample': { type: 'boolean' },
   profile: { type: 'boolean' },
   disk: { type: 'string', multiple: true },
+  net: { type: 'string', multiple: true },
+  forward: { type: 'string', multiple: true },
+  'host-loopback': { type: 'boolean' },
   xenstore: { type: 'string' },
   symbols: { type: 'string' },
   quiet: { type: 'boolean', short: 'q' },
@@ -107,6 +131,10 @@ export function parseOptions(args: readonly string[]): Options {
   if (values.ramdisk !== undefined && values['no-ramdisk']) {
     throw new UsageError('--ramdisk and --no-ramdisk exclude each other');
   }
+  const verify = values.verify ? 'all' : values['verify-sample'] ? 'sample' : null;
+  if (verify && values['no-translator']) {
+    throw new UsageError('--verify and --no-translator exclude each other');
+  }
   return {
     command: 'boot',
     kernel: file('kernel', values.kernel) ?? null,
@@ -118,9 +146,11 @@ export function parseOptions(args: readonly string[]): Options {
     vcpus: values.vcpus === undefined ? 1 : parseVcpus(values.vcpus),
     trace: values.trace ?? false,
     translate: !(values['no-translator'] ?? false),
+    verify,
     profile: values.profile ?? false,
     xenstore: file('xenstore', values.xenstore) ?? null,
     disks: disks(values.disk ?? []),
+    ...networking(values.net ?? [], values.forward ?? [], values['host-loopback'] ?? false),
     symbols: file('symbols', values.symbols) ?? null,
     quiet: values.quiet ?? false,
   };
@@ -146,6 +176,21 @@ function disks(texts: readonly string[]): DiskSpec[] {
     return texts.map(parseDiskSpec);
   } catch (error) {
     throw error instanceof DiskError ? new UsageError(`--${error.message}`) : error;
+  }
+}
+
+function networking(nets: readonly string[], forwards: readonly string[], hostLoopback: boolean) {
+  if (nets.length === 0 && (forwards.length > 0 || hostLoopback))
+    throw new UsageError(`--${hostLoopback ? 'host-loopback' : 'forward'} needs an interface (--net)`);
+  try {
+    return {
+      vifs: nets.map((text) => parseVifSpec(text === 'default' ? '' : text)),
+      forwards: forwards.map(parseForward),
+      hostLoopback,
+    };
+  } catch (error) {
+    if (error instanceof VifSpecError) throw new UsageError(`--net: ${error.message}`);
+    throw error instanceof ForwardSpecError ? new UsageError(`--forward ${error.message}`) : error;
   }
 }
 

@@ -9,6 +9,8 @@ import type { DiskSpec } from './devices/disk-spec.ts';
 import { removeDomainNodes, writeDomainNodes } from './domain-nodes.ts';
 import type { Guest } from './guest.ts';
 import type { Machine } from './machine.ts';
+import type { ForwardSpec } from './net/net-service.ts';
+import type { VifSpec } from './net/vif-spec.ts';
 
 /** How a domain ended. */
 export interface DomainEnd {
@@ -32,6 +34,10 @@ export interface DomainOptions {
   readonly maxPages?: number;
   /** Its disks from the start. */
   readonly disks?: readonly DiskSpec[];
+  /** Its network interfaces from the start. */
+  readonly vifs?: readonly VifSpec[];
+  /** Ports of the host that lead to it. */
+  readonly forwards?: readonly ForwardSpec[];
   /** Is left paused; {@link RunningDomain.unpause} lets it run. */
   readonly paused?: boolean;
 }
@@ -139,6 +145,8 @@ export class RunningDomain {
     };
     writeDomainNodes(machine.store, facts, built);
     for (const disk of options.disks ?? []) await machine.disks.attach(id, disk);
+    for (const vif of options.vifs ?? []) await machine.networks.attach(id, vif);
+    for (const forward of options.forwards ?? []) await machine.networks.forward(id, forward);
     machine.xenstore.introduce(id);
   }
 
@@ -178,6 +186,7 @@ export class RunningDomain {
     this.end({ code: SHUTDOWN.poweroff, crashReason: null });
     await machine.control.destroyDomain(id);
     await machine.disks.removeAll(id);
+    await machine.networks.removeAll(id);
     machine.xenstore.release(id);
     removeDomainNodes(machine.store, id, this.uuid);
   }

@@ -10,6 +10,7 @@ import type { ImageOptions } from './images/index.ts';
 import { InputQueue } from './input.ts';
 import { MAX_DOMAIN_MEMORY, Machine, type StartPcpu } from './machine.ts';
 import { MarkerFilter } from './marker.ts';
+import { DEFAULT_BRIDGE } from './net/vif-spec.ts';
 import type { Terminal } from './node/terminal.ts';
 import { XenstoreSocket } from './node/xenstore-socket.ts';
 import { type BootOptions, UsageError } from './options.ts';
@@ -36,7 +37,7 @@ export class Session {
   private domain: RunningDomain | null = null;
   private xenstore: XenstoreSocket | null = null;
   private profiler: Profiler | null = null;
-  /** Names functions in a profile. */
+  /** Names addresses in reports. */
   private symbols: () => Symbols | null = () => null;
   /** What the shell in the guest ended with, in a script. */
   private shellStatus = STATUS.poweroff as number;
@@ -84,10 +85,23 @@ export class Session {
       terminal.freshLine();
       terminal.stop();
       this.profiler?.stop();
+      await this.printVerification();
       await this.xenstore?.close();
       await this.machine?.powerOff();
       this.printProfile();
     }
+  }
+
+  /** What --verify found: to be asked for before the machine is off. */
+  private async printVerification(): Promise<void> {
+    if (this.options.verify === null) return;
+    const found = await this.machine?.instruments.verification().catch(() => null);
+    if (!found) return;
+    const { runs, instructions, regions, unchecked, differences } = found;
+    this.host.say(
+      `verified ${runs} region runs, ${instructions} instructions, ${differences} differences ` +
+        `(${regions} regions; ${unchecked} runs could not be checked)`,
+    );
   }
 
   private printProfile(): void {
@@ -111,11 +125,14 @@ export class Session {
     const guest = await loadGuest(options, use, host.images);
     this.scripted = !interactive && guest.cmdline.split(' ').includes(SCRIPT_WORD);
     this.announce(guest);
-    this.machine = await Machine.start(options.memory, host.startPcpu, (line) => host.say(line));
+    this.machine = await Machine.start(options.memory, host.startPcpu, (line) =>
+      host.say(options.verify !== null ? (this.symbols()?.annotate(line) ?? line) : line),
+    );
+    this.symbols = once(() => guest.symbols ?? Symbols.ofKernel(guest.kernel.elf));
+    if (options.hostLoopback) this.machine.networks.allowHostLoopback(DEFAULT_BRIDGE);
     if (options.xenstore !== null)
       this.xenstore = await XenstoreSocket.listen(this.machine.xenstore, options.xenstore);
     if (options.profile) {
-      this.symbols = () => guest.symbols ?? Symbols.ofKernel(guest.kernel.elf);
       this.profiler = await this.machine.profiler();
       this.profiler.start();
     }
@@ -164,6 +181,8 @@ export class Session {
       trace: this.options.trace,
       vcpus: this.options.vcpus,
       disks: this.options.disks,
+      vifs: this.options.vifs,
+      forwards: this.options.forwards,
     });
     if (!this.scripted) this.input.connect(this.domain);
     const end = await this.domain.ended;
@@ -201,4 +220,13 @@ export class Session {
     }
     return STATUS.crash;
   }
+}
+
+/** The same, computed when it is first asked for. */
+function once<T>(make: () => T): () => T {
+  let made: { value: T } | null = null;
+  return () => {
+    made ??= { value: make() };
+    return made.value;
+  };
 }

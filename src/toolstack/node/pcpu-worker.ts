@@ -2,11 +2,11 @@
 import { randomFillSync } from 'node:crypto';
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { Memory } from '../../machine/memory.ts';
-import type { CompileResult } from '../../x86/index.ts';
+import { type CompileResult, VerifyLog } from '../../x86/index.ts';
 import { runHypervisor } from '../hypervisor-thread.ts';
 import type { PcpuWorkerData } from './pcpu.ts';
 
-const { memory, mailbox, compiler, translate } = workerData as PcpuWorkerData;
+const { memory, mailbox, compiler, translate, verify } = workerData as PcpuWorkerData;
 const start = performance.now();
 
 runHypervisor(
@@ -22,6 +22,7 @@ runHypervisor(
   (message) => parentPort!.postMessage(message),
   {
     translate,
+    verify: verify === null ? null : new VerifyLog(verify === 'sample'),
     compiler:
       compiler === null
         ? null

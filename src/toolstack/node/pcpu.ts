@@ -12,6 +12,7 @@ export interface PcpuWorkerData {
   /** To the thread that translates for it; null: it translates itself. */
   compiler: MessagePort | null;
   translate: boolean;
+  verify: 'all' | 'sample' | null;
 }
 
 export interface PcpuOptions {
@@ -21,6 +22,8 @@ export interface PcpuOptions {
   compilerScript?: URL | null;
   /** Translate hot code (default). */
   translate?: boolean;
+  /** Check translated code against the interpreter (x86/core/verify.ts): each run of it, or a sample. */
+  verify?: 'all' | 'sample' | null;
 }
 
 /** Makes what starts processors. */
@@ -28,6 +31,7 @@ export function nodePcpus({
   script = new URL('./pcpu-worker.js', import.meta.url),
   compilerScript = new URL('./compiler-worker.js', import.meta.url),
   translate = true,
+  verify = null,
 }: PcpuOptions = {}): StartPcpu {
   return ({ memory, mailbox }, receive, died): PcpuThread => {
     const compiler =
@@ -37,6 +41,7 @@ export function nodePcpus({
       mailbox,
       compiler: compiler?.port ?? null,
       translate,
+      verify,
     };
     const transferList = compiler === null ? [] : [compiler.port];
     const worker = new Worker(script, { workerData, transferList, name: 'pcpu0' });

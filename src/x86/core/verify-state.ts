@@ -31,6 +31,11 @@ const FIELDS: readonly (readonly [name: string, offset: number, bits: number])[]
   ...[0, 1, 2, 3, 6, 7].map((i) => [`dr${i}`, CPU.dr + i * 8, 64] as const),
 ];
 
+/** The words that these are in, in order. */
+const FIELD_WORDS = Uint16Array.from(
+  new Set(FIELDS.flatMap(([, offset, bits]) => [offset >>> 2, (offset + bits / 8 - 1) >>> 2])),
+).sort();
+
 /** Words of a CPU's state that are compared, kept and put back: up to the scratch bytes. */
 export const STATE_WORDS = CPU.scratch / 4;
 
@@ -41,6 +46,18 @@ export class StateCopy {
   take(cpu: Cpu): void {
     const word = cpu.address >>> 2;
     this.words.set(cpu.memory.u32.subarray(word, word + STATE_WORDS));
+  }
+
+  /** Whether a CPU has the same in every word that is compared. */
+  matches(cpu: Cpu): boolean {
+    const { u32 } = cpu.memory;
+    const { words } = this;
+    const base = cpu.address >>> 2;
+    for (let i = 0; i < FIELD_WORDS.length; i++) {
+      const word = FIELD_WORDS[i]!;
+      if (words[word] !== u32[base + word]) return false;
+    }
+    return true;
   }
 
   give(cpu: Cpu): void {
@@ -92,7 +109,6 @@ export interface Difference {
 
 /**
  * @param flags RFLAGS of each
- * @param exit compare the exit fields too: both left the processor
  */
 export function compareStates(
   translated: StateCopy,

@@ -32,9 +32,8 @@ import { REGION_IMPORTS } from '../translator/imports.ts';
 import { CodeCache } from './code-cache.ts';
 import { compareStates, type Difference, formatState, StateCopy } from './verify-state.ts';
 
-/** A region's first runs are all checked, then one of so many. */
-export const ALL_RUNS = 1000;
-export const EVERY = 64;
+/** Of a sample: a region's first runs are all checked, then one of so many. */
+const SAMPLE = { first: 1000, every: 64 } as const;
 /** A checked run ends at a branch backwards after so many instructions. */
 const RUN_INSTRUCTIONS = 20_000;
 /** Most pages that a checked run may touch; those that touch more are not checked. */
@@ -43,11 +42,15 @@ const PAGES = 384;
 const ARENA_SIZE = 64 << 20;
 /** Instructions of a differing run that are reported. */
 const REPORTED = 100;
+/** Differing words of memory that are reported, about. */
+const REPORTED_WORDS = 16;
 
 const WORDS = PAGE_SIZE / 4;
 
 /** What came of checking so far. */
 export class VerifyLog {
+  /** Not every run is checked, only the first thousand of each region, and one of 64 after them. */
+  readonly sample: boolean;
   /** Runs of regions that were checked, and instructions in them. */
   runs = 0;
   instructions = 0;
@@ -58,6 +61,10 @@ export class VerifyLog {
   differences = 0;
   /** Takes the lines that tell a person about a difference; the domain ends with it. */
   onDifference: (report: string) => void = () => {};
+
+  constructor(sample = false) {
+    this.sample = sample;
+  }
 }
 
 /** The run of a region cannot be checked. Thrown through translated code: nothing was changed yet. */
@@ -270,7 +277,8 @@ export class Verifier {
 
   private enter(region: Checked, address: number, entry: number, frames: number): number {
     region.runs++;
-    if (region.runs > ALL_RUNS && region.runs % EVERY !== 0) return region.plain(address, entry, frames);
+    if (this.parts.log.sample && region.runs > SAMPLE.first && region.runs % SAMPLE.every !== 0)
+      return region.plain(address, entry, frames);
     const cpu = this.parts.cpuAt(address);
     this.before.take(cpu);
     try {
@@ -310,11 +318,12 @@ export class Verifier {
     };
     const compare = (exit: Exit): Difference[] => {
       interpreted.take(cpu);
-      return [
-        ...compareStates(translated, interpreted, [flags, cpu.rflags]),
-        ...this.compareExits(status, exit),
-        ...this.compareMemory(),
-      ];
+      const differences = this.compareExits(status, exit);
+      this.compareMemory(differences);
+      const interpretedFlags = cpu.rflags;
+      if (!translated.matches(cpu) || flags !== interpretedFlags)
+        differences.unshift(...compareStates(translated, interpreted, [flags, interpretedFlags]));
+      return differences;
     };
     // What faults has not been counted.
     const count = done + (status === STATUS.fault ? 1 : 0);
@@ -418,14 +427,13 @@ export class Verifier {
     return (base + page.index * PAGE_SIZE) >>> 2;
   }
 
-  private compareMemory(): Difference[] {
+  private compareMemory(differences: Difference[]): void {
     const { u32 } = this.memory;
-    const differences: Difference[] = [];
     for (const page of this.touched.values()) {
       if (!page.written) continue;
       const a = this.copyIn(page, 'translated');
       const b = this.copyIn(page, 'interpreted');
-      for (let i = 0; i < WORDS && differences.length < 8; i++) {
+      for (let i = 0; i < WORDS && differences.length < REPORTED_WORDS; i++) {
         if (u32[a + i] === u32[b + i]) continue;
         differences.push({
           what: `memory ${(page.frame * PAGE_SIZE + i * 4).toString(16)}`,
@@ -434,7 +442,6 @@ export class Verifier {
         });
       }
     }
-    return differences;
   }
 
   /** The words that changed become the guest's. */
