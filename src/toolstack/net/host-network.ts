@@ -44,7 +44,7 @@ function hostTcp(socket: Socket): HostTcp {
     destroy: () => {
       socket.removeAllListeners();
       socket.on('error', ignore);
-      socket.destroy();
+      socket.resetAndDestroy();
     },
     pause: () => socket.pause(),
     resume: () => socket.resume(),
@@ -146,6 +146,7 @@ function openUdp(bind: { address: string; port: number } | null, events: HostUdp
     });
     socket.bind(bind ?? { port: 0 }, () => {
       ready = true;
+      events.onReady?.(socket.address().port);
       for (const work of waiting.splice(0)) work();
     });
     return {

@@ -8,7 +8,7 @@ export interface HostTcp {
   write(bytes: Uint8Array, done: () => void): void;
   /** Sends no more; what was written still goes out. */
   end(): void;
-  /** Ends it at once. Nothing is heard of it any more. */
+  /** Ends it at once, with a reset. Nothing is heard of it any more. */
   destroy(): void;
   /** Reads no more for now. */
   pause(): void;
@@ -33,6 +33,8 @@ export interface HostUdp {
 export interface HostUdpEvents {
   /** The bytes are the callee's. */
   onMessage(bytes: Uint8Array, address: string, port: number): void;
+  /** It has its port. */
+  onReady?(port: number): void;
   /** It broke, or could not be made; nothing follows. */
   onError(code: string): void;
 }

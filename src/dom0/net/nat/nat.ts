@@ -37,7 +37,7 @@ import {
 import { NO_OFFLOAD, OFFLOAD, type Offload } from '../offload.ts';
 import { DHCP_CLIENT_PORT, DHCP_SERVER_PORT, DhcpServer } from './dhcp.ts';
 import { DNS_PORT, DnsForwarder } from './dns.ts';
-import type { HostNetwork } from './host.ts';
+import type { HostListener, HostNetwork } from './host.ts';
 import { Fragments, type Ipv4Packet, pseudoHeader, readIpv4, writeIpv4 } from './ipv4.ts';
 import { mayForward } from './policy.ts';
 import { TCP_HEADER } from './tcp/segment.ts';
@@ -80,8 +80,9 @@ const HOST = 2;
 const FIRST_LEASE = 16;
 /** Neighbours that are remembered. */
 const NEIGHBOURS_MAX = 4096;
-/** Packets that wait for a neighbour's address: one each. */
+/** Neighbours whose Ethernet address is asked for, and packets that wait for each. */
 const WAITING_MAX = 64;
+const WAITING_EACH = 8;
 /** Echo requests to others that are under way. */
 const PINGS_MAX = 4;
 
@@ -99,7 +100,7 @@ export class Nat {
   private readonly udp: UdpNat;
   /** Ethernet addresses by IPv4 address. */
   private readonly neighbours = new Map<number, number>();
-  private readonly waiting = new Map<number, { pieces: Uint8Array[]; offload: Offload }>();
+  private readonly waiting = new Map<number, { pieces: Uint8Array[]; offload: Offload }[]>();
   private pings = 0;
   private packetId = 0;
   private closed = false;
@@ -182,9 +183,8 @@ export class Nat {
    * Passes what comes to a port of the host on to a guest.
    * @returns what ends that, and the port @throws Error with the host's code, such as EADDRINUSE
    */
-  async forward({ protocol, ...forward }: PortForward): Promise<{ port: number; close: () => void }> {
-    if (protocol === 'tcp') return this.tcp.forward(forward);
-    return { port: forward.port, close: this.udp.forward(forward, () => {}) };
+  forward({ protocol, ...forward }: PortForward): Promise<HostListener> {
+    return protocol === 'tcp' ? this.tcp.forward(forward) : this.udp.forward(forward);
   }
 
   /** A guest is gone: its connections end. */
@@ -252,7 +252,7 @@ export class Nat {
     const held = this.waiting.get(address);
     if (held) {
       this.waiting.delete(address);
-      this.sendFrame(mac, held.pieces, held.offload);
+      for (const { pieces, offload } of held) this.sendFrame(mac, pieces, offload);
     }
     return true;
   }
@@ -440,12 +440,14 @@ export class Nat {
     if (this.closed) return true;
     const mac = this.neighbours.get(destination);
     if (mac !== undefined) return this.sendFrame(mac, pieces, offload);
-    // The newest packet waits for the answer. What else there was is lost, as on any network.
     if (!inSubnet(destination, this.options.subnet)) return true;
-    if (this.waiting.size < WAITING_MAX || this.waiting.has(destination)) {
-      const held = pieces.map((piece) => piece.slice());
-      this.waiting.set(destination, { pieces: held, offload });
-    }
+    const held = this.waiting.get(destination) ?? [];
+    this.waiting.delete(destination);
+    this.waiting.set(destination, held);
+    if (this.waiting.size > WAITING_MAX) this.waiting.delete(this.waiting.keys().next().value!);
+    // The newest of them are kept; the others are lost, as on any network.
+    held.push({ pieces: pieces.map((piece) => piece.slice()), offload });
+    if (held.length > WAITING_EACH) held.shift();
     return this.sendArp(ARP_REQUEST, this.gateway, 0, destination);
   }
 

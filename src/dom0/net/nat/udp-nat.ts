@@ -3,7 +3,7 @@
  * to a guest. What comes back reaches the guest only from addresses that it has sent to.
  */
 import { formatIpv4, parseIpv4 } from '../addresses.ts';
-import type { HostNetwork, HostUdp } from './host.ts';
+import type { HostListener, HostNetwork, HostUdp, HostUdpEvents } from './host.ts';
 import type { Clock } from './tcp/types.ts';
 
 const IDLE_MS = 120_000;
@@ -90,15 +90,28 @@ export class UdpNat {
     mapping.socket.send(bytes, address, port);
   }
 
-  /** Passes datagrams to a port of the host on to a guest. @param failed is told if that port cannot be had */
-  forward(forward: UdpForward, failed: (code: string) => void): () => void {
+  /**
+   * Passes datagrams to a port of the host on to a guest.
+   * @throws Error with the host's code, such as EADDRINUSE
+   */
+  forward(forward: UdpForward): Promise<HostListener> {
+    return new Promise((resolve, reject) => {
+      const close = this.open(forward, {
+        onReady: (port) => resolve({ port, close }),
+        onError: (code) => reject(Object.assign(new Error(code), { code })),
+      });
+    });
+  }
+
+  private open(forward: UdpForward, events: Pick<HostUdpEvents, 'onReady' | 'onError'>): () => void {
     const socket = this.host.network.openUdp(
       { address: forward.address, port: forward.port },
       {
+        ...events,
         onMessage: (bytes, address, port) => this.inward(entry, bytes, address, port),
         onError: (code) => {
           this.forwards.delete(entry);
-          failed(code);
+          events.onError(code);
         },
       },
     );
