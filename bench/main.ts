@@ -12,12 +12,14 @@
  *   --json FILE      the rows as JSON: an array of {name, group, unit, ours, native, tcg, uml}
  *   --warm MS        how long each row runs before it is timed (500), and
  *   --measure MS     while it is (300)
+ *   --nice=N         the priority of what is measured, as of nice(1), below 0 to keep others from disturbing (0)
  *   --idle SECONDS   how long an idle domain is watched (20)
  *
  * TCG runs as QEMU's default model of a processor and as the largest one; in each row the better of the two counts.
  * The exit status is 1 if a system failed or came to another result than the others.
  */
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { BOOT_ROWS, BootResults } from './boot.ts';
@@ -49,6 +51,7 @@ function parse() {
         rounds: { type: 'string', default: '3' },
         only: { type: 'string', default: '' },
         systems: { type: 'string', default: 'ours,native,tcg,uml' },
+        nice: { type: 'string', default: '0' },
         idle: { type: 'string', default: '20' },
         warm: { type: 'string', default: '500' },
         measure: { type: 'string', default: '300' },
@@ -76,6 +79,7 @@ function parse() {
       systems: new Set<SystemName>(systems),
       json: values.json,
       rounds,
+      nice: number(values.nice, 'nice', -20),
       idleSeconds: number(values.idle, 'idle', 1),
       times: { warm: number(values.warm, 'warm', 0), measure: number(values.measure, 'measure', 1) },
     };
@@ -107,7 +111,7 @@ async function withSystem(
   use: (system: System, started: number, shell: number) => Promise<void>,
 ): Promise<void> {
   const started = performance.now();
-  const system = peer.boot!(images, translations);
+  const system = peer.boot!(images, { translations, nice: options.nice });
   try {
     await use(system, started, await untilShell(system, peer.system));
   } finally {
@@ -120,11 +124,10 @@ try {
   say(`${images.title}, Node ${process.version}`);
   if (options.soakMinutes !== null) {
     const [ours] = available(new Set(['ours'])).peers;
-    await soak(images, ours!, options.soakMinutes, say);
+    await soak(images, ours!, { minutes: options.soakMinutes, nice: options.nice }, say);
     process.exit(0);
   }
   const { peers, notes } = available(options.systems);
-  for (const note of notes) say(note);
   const probe = new ProbeResults(
     listRows(images).filter(({ group, name }) => wanted(group, name)),
     options.times,
@@ -139,7 +142,7 @@ try {
 
   const visit = async (peer: Peer, round: number, label: string) => {
     if (peer.boot === null) {
-      if (probe.rowCount > 0) await probe.runNatively(peer, images, label);
+      if (probe.rowCount > 0) await probe.runNatively(peer, images, label, options.nice);
       return;
     }
     if (!wantBoot && probe.rowCount === 0) return;
@@ -163,6 +166,10 @@ try {
     if (translations !== undefined) rmSync(translations, { recursive: true, force: true });
   };
 
+  const busy = loadavg()[0]!;
+  if (busy > availableParallelism() / 4)
+    notes.push(`this machine was busy when the run began (load ${busy.toFixed(1)}): figures may be off`);
+  for (const note of notes) say(note);
   for (let round = 0; round < options.rounds; round++) {
     for (const peer of peers) {
       const label = `${round + 1}/${options.rounds} ${peer.system}${peer.variant && ` (${peer.variant})`}`;
@@ -177,6 +184,7 @@ try {
   }
   const rows: Row[] = [...probe.finish(), ...boot.result.filter(({ group, name }) => wanted(group, name))];
   process.stdout.write(`${images.title}, Node ${process.version}. Times: less is better.\n`);
+  for (const note of notes) process.stdout.write(`Note: ${note}.\n`);
   process.stdout.write('"vs": how many times better we are; below 1 we are worse.\n\n');
   process.stdout.write(table(rows));
   process.stdout.write(`\n${means(rows, ['cpu', 'float', 'system'])}`);

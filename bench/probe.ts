@@ -1,6 +1,6 @@
 /** The rows that the probe measures (bench/probe): its list, its runs, natively and in a guest. */
 import { spawn, spawnSync } from 'node:child_process';
-import type { System } from './process.ts';
+import { type System, setNice } from './process.ts';
 import { type Row, Samples } from './report.ts';
 import { type Images, type Peer, PROBE } from './systems.ts';
 
@@ -75,8 +75,11 @@ export class ProbeResults {
   }
 
   /** One run of all rows on this machine. */
-  async runNatively(peer: Peer, images: Images, label: string): Promise<void> {
-    const child = spawn(images.probe, this.args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  async runNatively(peer: Peer, images: Images, label: string, nice: number): Promise<void> {
+    const child = spawn(images.probe, this.args, {
+      ...{ stdio: ['ignore', 'pipe', 'inherit'], detached: true },
+    });
+    if (nice !== 0 && child.pid !== undefined) setNice(child.pid, nice);
     let output = '';
     for await (const text of child.stdout.setEncoding('latin1')) output += text as string;
     for (const row of this.rows) {

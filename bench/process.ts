@@ -1,9 +1,20 @@
 /** A system under measurement: a process whose standard output is a guest's console. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { setPriority } from 'node:os';
 
 /** Clock ticks a second in /proc (USER_HZ, the same on every Linux of today). */
 const TICKS = 100;
+
+/**
+ * Gives a process that leads a session of its own a nice value: itself, and its session as a whole, which Linux may
+ * schedule as a group (autogroup). @throws Error if that is not allowed
+ */
+export function setNice(pid: number, nice: number): void {
+  setPriority(pid, nice);
+  const group = `/proc/${pid}/autogroup`;
+  if (existsSync(group)) writeFileSync(group, `${nice}`);
+}
 
 export class System {
   private readonly child: ChildProcess;
@@ -13,10 +24,11 @@ export class System {
   private watcher: () => void = () => {};
   private status: string | null = null;
 
-  constructor(program: string, args: readonly string[]) {
+  constructor(program: string, args: readonly string[], nice: number) {
     // A process group of its own: User-Mode Linux has helpers that outlive it.
     this.child = spawn(program, args, { stdio: 'pipe', detached: true });
     process.on('exit', this.kill);
+    if (nice !== 0 && this.child.pid !== undefined) setNice(this.child.pid, nice);
     this.child.stdout!.setEncoding('latin1').on('data', (text: string) => {
       this.firstByte ??= performance.now();
       this.output += text;

@@ -120,7 +120,7 @@ export function means(rows: readonly Row[], groups: readonly string[]): string {
       if (all.length === 0) return '-';
       return factor(Math.exp(all.reduce((sum, value) => sum + Math.log(value), 0) / all.length));
     });
-    return [[group, ...cells]];
+    return cells.every((cell) => cell === '-') ? [] : [[group, ...cells]];
   });
   if (peers.length === 0 || lines.length === 0) return '';
   return layOut([['geometric mean', ...peers.map((peer) => `vs ${peer}`)], ...lines], 1);

@@ -52,10 +52,10 @@ async function watch(system: System, minutes: number, say: (text: string) => voi
 export async function soak(
   images: Images,
   peer: Peer,
-  minutes: number,
+  { minutes, nice }: { minutes: number; nice: number },
   say: (text: string) => void,
 ): Promise<void> {
-  const system = peer.boot!(images);
+  const system = peer.boot!(images, { nice });
   try {
     await untilShell(system, peer.system);
     system.type(`${SOAK}; echo loads-$((6*7))\n`);

@@ -63,13 +63,20 @@ export async function makeImages(): Promise<Images> {
   return { folder, kernel, ramdisk, probe, startUml, title: `${fetched.package} ${fetched.version}` };
 }
 
+export interface BootSettings {
+  /** The scheduling priority of its processes, as nice(1) has it. */
+  readonly nice: number;
+  /** Where it may keep translations for its next boot; without it, nowhere. */
+  readonly translations?: string | undefined;
+}
+
 /** A system in one of its variants, as it is measured. */
 export interface Peer {
   readonly system: SystemName;
   /** What tells it from the system's other variants; empty if there is one. */
   readonly variant: string;
   /** Boots a guest; its standard output is the guest's console. Null for the host, which is there. */
-  readonly boot: ((images: Images, translations?: string) => System) | null;
+  readonly boot: ((images: Images, settings: BootSettings) => System) | null;
 }
 
 /** All say what the kernel prints from its first moment on, and take lines as a script does. */
@@ -79,14 +86,16 @@ function ours(system: SystemName, options: readonly string[]): Peer {
   return {
     system,
     variant: '',
-    boot: ({ kernel, ramdisk }, translations) =>
-      new System(process.execPath, [
+    boot: ({ kernel, ramdisk }, { translations, nice }) => {
+      const args = [
         XENOLITH,
         ...['--quiet', '--kernel', kernel, '--ramdisk', ramdisk, '--memory', `${MEMORY}`],
         ...['--cmdline', `console=hvc0 earlyprintk=xen ${WORDS}`],
         ...(translations === undefined ? [] : ['--translations', translations]),
         ...options,
-      ]),
+      ];
+      return new System(process.execPath, args, nice);
+    },
   };
 }
 
@@ -94,22 +103,14 @@ function tcg(model: string): Peer {
   return {
     system: 'tcg',
     variant: model,
-    boot: ({ kernel, ramdisk }) =>
-      new System('qemu-system-x86_64', [
-        ...[
-          '-accel',
-          'tcg',
-          '-cpu',
-          model,
-          '-m',
-          `${MEMORY}`,
-          '-nodefaults',
-          '-no-user-config',
-          '-no-reboot',
-        ],
-        ...['-display', 'none', '-serial', 'stdio', '-kernel', kernel, '-initrd', ramdisk],
+    boot: ({ kernel, ramdisk }, { nice }) => {
+      const args = [
+        ...['-accel', 'tcg', '-cpu', model, '-m', `${MEMORY}`, '-nodefaults', '-no-user-config'],
+        ...['-no-reboot', '-display', 'none', '-serial', 'stdio', '-kernel', kernel, '-initrd', ramdisk],
         ...['-append', `console=ttyS0 earlyprintk=serial,ttyS0,115200 ${WORDS}`],
-      ]),
+      ];
+      return new System('qemu-system-x86_64', args, nice);
+    },
   };
 }
 
@@ -127,11 +128,10 @@ const NARROW = `GLIBC_TUNABLES=glibc.cpu.hwcaps=${['AVX_Fast_Unaligned_Load', 'A
 const uml: Peer = {
   system: 'uml',
   variant: '',
-  boot: ({ ramdisk, startUml }) =>
-    new System(startUml, [
-      ...[UML, `mem=${MEMORY}M`, `initrd=${ramdisk}`, 'con0=fd:0,fd:1', 'con=null', NARROW],
-      ...WORDS.split(' '),
-    ]),
+  boot: ({ ramdisk, startUml }, { nice }) => {
+    const args = [UML, `mem=${MEMORY}M`, `initrd=${ramdisk}`, 'con0=fd:0,fd:1', 'con=null', NARROW];
+    return new System(startUml, [...args, ...WORDS.split(' ')], nice);
+  },
 };
 
 const PEERS: readonly Peer[] = [

@@ -8,9 +8,11 @@
  *   probe load NAME                     a load of the soak (load.c)
  *
  * WARM and MEASURE are milliseconds. A row runs its batch over and over for WARM, and then again for MEASURE, which
- * alone is timed: time per operation is that of all whole batches, interruptions included. The warm-up is part of the
- * measurement's design: systems that translate code are slow at first, and what they are later is the question here.
- * It is the same on every system. Each row runs at least two batches.
+ * alone is timed. The warm-up is part of the measurement's design: systems that translate code are slow at first, and
+ * what they are later is the question here. It is the same on every system.
+ *
+ * The time of a row is that of the batch in the middle when all are sorted by their times. Other programs that have
+ * the CPU for a while make some batches last longer; as long as they are less than half, they do not count.
  *
  * All runs on one CPU, so that processes that speak to each other do not profit from a second one where there is one.
  */
@@ -46,16 +48,24 @@ static double now(void) {
   return (double)time.tv_sec * 1e9 + (double)time.tv_nsec;
 }
 
-/* Runs batches for some nanoseconds, at least one. Gives the time per batch, negative if the checksum changed. */
+static int compare(const void *x, const void *y) {
+  double p = *(const double *)x, q = *(const double *)y;
+  return p < q ? -1 : p > q;
+}
+
+/* Runs batches for some nanoseconds, at least one. Gives the time of one, negative if a checksum changed. */
 static double repeat(const struct row *row, double nanoseconds, uint64_t expected) {
-  double begin = now(), end;
+  static double times[1 << 16];
+  double begin = now(), last = begin, end = begin;
   unsigned batches = 0, wrong = 0;
   do {
     wrong += row->batch() != expected;
-    batches++;
     end = now();
-  } while (end - begin < nanoseconds);
-  return wrong ? -1 : (end - begin) / batches;
+    times[batches++] = end - last;
+    last = end;
+  } while (end - begin < nanoseconds && batches < sizeof times / sizeof *times);
+  qsort(times, batches, sizeof *times, compare);
+  return wrong ? -1 : times[batches / 2];
 }
 
 static void run(int index, const struct row *row, double warm, double measure) {
