@@ -104,6 +104,27 @@ describe('the disks’ scheduler', () => {
     expect(others).toBe(10_000);
   });
 
+  it('is not held up by disks that do not answer', async () => {
+    const { scheduler, request, run } = simulation(8, (bytes) => (bytes === 1 ? 1e9 : 1));
+    for (let domid = 10; domid < 20; domid++) {
+      const dead = scheduler.queue(domid);
+      for (let each = 0; each < 100; each++)
+        dead.submit(
+          1,
+          request(1, () => {}),
+        );
+    }
+    let count = 0;
+    const queue = scheduler.queue(1);
+    for (let each = 0; each < 1000; each++)
+      queue.submit(
+        4096,
+        request(4096, () => count++),
+      );
+    await run(3_000);
+    expect(count).toBe(1000);
+  });
+
   it('lets the requests of a device that goes run out, and forgets it', async () => {
     const { scheduler, request, run } = simulation(1, () => 1);
     const queue = scheduler.queue(1, { requests: 1 });

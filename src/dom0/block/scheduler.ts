@@ -2,12 +2,17 @@
  * Which disk request goes to the host next. Domains have their turns one after the other; a turn is worth a number of
  * bytes, so that a domain with large requests gets no more than one with small ones (deficit round robin). A device
  * with a limit waits when it has used up what it may (a token bucket each for bytes and requests).
+ *
+ * The host gets a number of requests at a time. One that takes long (a server that does not answer) no longer counts
+ * among them, or a few such would be in everybody's way; it counts among its own domain's still, which are as many.
  */
 
 /** Bytes of a domain's turn; what it did not use is kept while it has requests. */
 const QUANTUM = 256 * 1024;
 /** What a request costs beside its bytes. */
 const REQUEST_COST = 4096;
+/** A request that takes longer does not count among those at the host, ms. */
+const SLOW_MS = 100;
 /** For how long a device may save up what its limit gives, ms. */
 const BURST_MS = 100;
 
@@ -25,9 +30,16 @@ export interface DiskLimits {
 }
 
 interface Job {
+  readonly domid: number;
   readonly bytes: number;
   /** Never rejects. */
   readonly run: () => Promise<void>;
+}
+
+/** A request at the host. */
+interface Started {
+  readonly since: number;
+  slow: boolean;
 }
 
 /** One device's requests, in order. */
@@ -46,7 +58,7 @@ export class DiskQueue {
 
   /** @param run never rejects */
   submit(bytes: number, run: () => Promise<void>): void {
-    this.jobs.push({ bytes, run });
+    this.jobs.push({ domid: this.domid, bytes, run });
     this.scheduler.pump();
   }
 
@@ -106,7 +118,11 @@ export class IoScheduler {
   private readonly domains = new Map<number, Turn>();
   /** Domains, the next one first. */
   private order: number[] = [];
+  /** At the host, the oldest first. */
+  private readonly started = new Set<Started>();
+  /** Those of them that count. */
   private running = 0;
+  private readonly runningOf = new Map<number, number>();
   private wakeAt = Number.POSITIVE_INFINITY;
 
   /** @param concurrency requests that the host gets at a time */
@@ -146,6 +162,7 @@ export class IoScheduler {
   /** Starts what may start. */
   pump(): void {
     const now = this.host.now();
+    this.findSlow(now);
     let idle = 0;
     let soonest = Number.POSITIVE_INFINITY;
     while (this.running < this.concurrency && idle < this.order.length) {
@@ -173,12 +190,29 @@ export class IoScheduler {
       if (turn.deficit <= 0) this.rotate();
       this.start(job);
     }
+    if (this.running >= this.concurrency) {
+      for (const { since, slow } of this.started) {
+        if (slow) continue;
+        soonest = Math.min(soonest, since + SLOW_MS - now);
+        break;
+      }
+    }
     if (soonest < Number.POSITIVE_INFINITY) this.wake(now + soonest);
+  }
+
+  private findSlow(now: number): void {
+    for (const started of this.started) {
+      if (started.slow) continue;
+      if (now - started.since < SLOW_MS) return;
+      started.slow = true;
+      this.running--;
+    }
   }
 
   /** The next of a domain's devices that may go; otherwise ms until one may (Infinity: nothing is waiting). */
   private ready(turn: Turn, now: number): DiskQueue | number {
     let soonest = Number.POSITIVE_INFINITY;
+    if ((this.runningOf.get(turn.queues[0]!.domid) ?? 0) >= this.concurrency) return soonest;
     for (let tried = 0; tried < turn.queues.length; tried++) {
       const queue = turn.queues[turn.next % turn.queues.length]!;
       turn.next = (turn.next + 1) % turn.queues.length;
@@ -195,9 +229,17 @@ export class IoScheduler {
   }
 
   private start(job: Job): void {
+    const { domid } = job;
+    const started: Started = { since: this.host.now(), slow: false };
+    this.started.add(started);
     this.running++;
+    this.runningOf.set(domid, (this.runningOf.get(domid) ?? 0) + 1);
     void job.run().then(() => {
-      this.running--;
+      this.started.delete(started);
+      if (!started.slow) this.running--;
+      const left = this.runningOf.get(domid)! - 1;
+      if (left === 0) this.runningOf.delete(domid);
+      else this.runningOf.set(domid, left);
       this.pump();
     });
   }
