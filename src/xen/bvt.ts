@@ -153,19 +153,38 @@ export class Bvt<T> {
 
   // --- Who takes part ---
 
-  /**
-   * A new entry, not runnable.
-   * @param actual its actual virtual time, if it comes from elsewhere; never less than scheduler virtual time
-   */
-  add(item: T, parameters: BvtParameters = DEFAULT_PARAMETERS, actual = 0): BvtEntry<T> {
-    const entry = new BvtEntry(item, parameters, Math.max(this.svt, actual - this.base), this.at);
+  /** A new entry, not runnable. */
+  add(item: T, parameters: BvtParameters = DEFAULT_PARAMETERS): BvtEntry<T> {
+    const entry = new BvtEntry(item, parameters, this.svt, this.at);
     this.entries.add(entry);
+    return entry;
+  }
+
+  /**
+   * A runnable entry that comes from another processor and is owed what it waited for there.
+   * @param actual its actual virtual time since the beginning
+   */
+  adopt(item: T, parameters: BvtParameters, actual: number): BvtEntry<T> {
+    const entry = this.add(item, parameters);
+    this.wake(entry);
+    entry.avt = actual - this.base;
     return entry;
   }
 
   remove(entry: BvtEntry<T>): void {
     this.sleep(entry);
     this.entries.delete(entry);
+  }
+
+  /**
+   * Brings scheduler virtual time forward, and with it an entry that is alone and has all that there is.
+   * @param time since the beginning
+   */
+  lift(time: number): void {
+    const to = time - this.base;
+    if (to <= this.svt || this.runnable.length > 1) return;
+    for (const entry of this.runnable) entry.avt = Math.max(entry.avt, to);
+    this.svt = to;
   }
 
   /** Changes an entry's parameters from now on. What it has of warp credit counts, up to the new limit. */

@@ -145,7 +145,7 @@ describe('on a machine', () => {
     expect(control.schedulerGet(b)).toEqual({ ...DEFAULT_PARAMETERS, mcuAdvance: 30 });
     expect(control.allowanceGet()).toBe(5 * MS);
     control.allowanceSet(MS);
-    for (let slice = 0; slice < 50; slice++) system.hypervisor.runSlice();
+    for (let slice = 0; slice < 24; slice++) system.hypervisor.runSlice();
     expect(cpuTime(system, a) / cpuTime(system, b)).toBeGreaterThan(2.5);
     expect(cpuTime(system, a) / cpuTime(system, b)).toBeLessThan(3.5);
   });
@@ -156,7 +156,7 @@ describe('on a machine', () => {
     const yields = hypercall(HYPERVISOR.sched_op_compat, SCHEDOP.yield, 0);
     const code = [...yields, ...store(va(PAGE.data))];
     const yielder = testGuest(system, [...code, 0xe9, ...int32(-code.length - 5)]).domain.id;
-    for (let slice = 0; slice < 60; slice++) system.hypervisor.runSlice();
+    for (let slice = 0; slice < 24; slice++) system.hypervisor.runSlice();
     expect(cpuTime(system, yielder)).toBeGreaterThan(0);
     expect(cpuTime(system, yielder)).toBeLessThan(cpuTime(system, spinner) * 1.2);
   });
