@@ -129,6 +129,7 @@ export class Session {
       host.say(options.verify !== null ? (this.symbols()?.annotate(line) ?? line) : line),
     );
     this.symbols = once(() => guest.symbols ?? Symbols.ofKernel(guest.kernel.elf));
+    this.machine.disks.report = (line) => host.say(line);
     if (options.hostLoopback) this.machine.networks.allowHostLoopback(DEFAULT_BRIDGE);
     if (options.xenstore !== null)
       this.xenstore = await XenstoreSocket.listen(this.machine.xenstore, options.xenstore);

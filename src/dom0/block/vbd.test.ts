@@ -427,6 +427,23 @@ describe('a guest that goes', () => {
     expect(frames.free).toBeGreaterThan(held);
   });
 
+  it('with the whole machine leaves a disk that is closed after its last request', async () => {
+    const { front, source, backends, device } = setUp();
+    await front.connect();
+    source.held = [];
+    front.page(8);
+    front.request(1, BLKIF_OP.WRITE, 0, [[8, 0, 7]]);
+    await front.kick();
+    backends.opener.fail(new Error('switched off'));
+    const removed = device.remove();
+    await backends.settle();
+    expect(source.log).toEqual(['begin write 0']);
+    source.held[0]!();
+    source.held = null;
+    await removed;
+    expect(source.log.slice(1)).toEqual(['end write 0', 'begin flush', 'end flush', 'close']);
+  });
+
   it('and comes again finds its disk', async () => {
     const { front, backends, guest } = setUp();
     await front.connect();

@@ -79,6 +79,10 @@ export class VirtualBlockDevice implements XenbusDriver {
   private readonly queue: DiskQueue;
   private plane: PlaneHandle | null = null;
   private closing: Promise<void> | null = null;
+  /** Requests at the source or on the way to it. */
+  private underWay = 0;
+  /** Nothing is under way any more. */
+  private onIdle: (() => void) | null = null;
 
   /** Makes the device known to the guest. */
   constructor(host: BlockHost, description: VbdDescription) {
@@ -191,6 +195,11 @@ export class VirtualBlockDevice implements XenbusDriver {
 
   private async end(): Promise<void> {
     this.host.scheduler.remove(this.queue);
+    // The data plane waits for its requests, but not if the processor was switched off.
+    if (this.underWay > 0)
+      await new Promise<void>((resolve) => {
+        this.onIdle = resolve;
+      });
     const { source, onError } = this.description;
     try {
       if (!source.readonly) await source.flush();
@@ -229,7 +238,9 @@ export class VirtualBlockDevice implements XenbusDriver {
           this.description.onError?.(error);
         }
         plane.signal(completion(slot, outcome));
+        if (--this.underWay === 0) this.onIdle?.();
       };
+      this.underWay++;
       if (this.closing) void run();
       else this.queue.submit(bytes, run);
     }

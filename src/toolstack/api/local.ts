@@ -95,6 +95,7 @@ export class LocalToolstack implements Toolstack {
     const memory = options.memory ?? Math.min(MAX_DOMAIN_MEMORY, totalmem() >>> 10);
     const machine = await Machine.start(memory, options.startPcpu, options.say);
     const toolstack = new LocalToolstack(machine, options);
+    machine.disks.report = (line) => toolstack.note(line);
     toolstack.note(`Xenolith ${options.version}, ${machine.frames.total >> 8} MiB of machine memory`);
     return toolstack;
   }

@@ -36,18 +36,17 @@ export interface DiskServiceHost {
   readonly memory: Memory;
   readonly planes: PlaneOpener;
   readonly store: XenstoreClient;
-  /** One line about something that went wrong on the host. */
-  readonly say?: (text: string) => void;
 }
 
 export class DiskService {
   private readonly host: BlockHost;
-  private readonly say: (text: string) => void;
+  /** Takes a line about something that went wrong on the host. */
+  report: (text: string) => void = () => {};
   private readonly files = new Map<string, Use>();
   /** By domain and number. */
   private readonly devices = new Map<number, Map<number, VirtualBlockDevice>>();
 
-  constructor({ memory, planes, store, say = () => {} }: DiskServiceHost) {
+  constructor({ memory, planes, store }: DiskServiceHost) {
     const after = (milliseconds: number, work: () => void) => {
       setTimeout(work, milliseconds).unref();
     };
@@ -57,7 +56,6 @@ export class DiskService {
       store,
       scheduler: new IoScheduler({ now: () => performance.now(), after }),
     };
-    this.say = say;
   }
 
   /** Gives a domain a disk. @throws DiskError */
@@ -83,7 +81,9 @@ export class DiskService {
         reports++;
         if (reports > MAX_REPORTS) return;
         const last = reports === MAX_REPORTS ? ' (further errors are not told)' : '';
-        this.say(`disk ${vdev} of domain ${domid}: ${error instanceof Error ? error.message : error}${last}`);
+        this.report(
+          `disk ${vdev} of domain ${domid}: ${error instanceof Error ? error.message : error}${last}`,
+        );
       },
     });
     own.set(devid, device);

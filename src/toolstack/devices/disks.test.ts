@@ -155,8 +155,8 @@ function newService() {
     memory: Memory.create(1 << 20),
     planes,
     store: new XenstoreClient(store),
-    say: (text) => said.push(text),
   });
+  service.report = (text) => said.push(text);
   return { service, said, store: new XenstoreClient(store) };
 }
 
