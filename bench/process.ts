@@ -1,19 +1,19 @@
 /** A system under measurement: a process whose standard output is a guest's console. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { setPriority } from 'node:os';
 
 /** Clock ticks a second in /proc (USER_HZ, the same on every Linux of today). */
 const TICKS = 100;
 
 /**
- * Gives a process that leads a session of its own a nice value: itself, and its session as a whole, which Linux may
- * schedule as a group (autogroup). @throws Error if that is not allowed
+ * Gives a process that leads a session of its own a nice value. Linux may schedule sessions as groups (autogroup): then
+ * the session gets it, and its threads are equal among themselves. @throws Error if that is not allowed
  */
 export function setNice(pid: number, nice: number): void {
-  setPriority(pid, nice);
   const group = `/proc/${pid}/autogroup`;
   if (existsSync(group)) writeFileSync(group, `${nice}`);
+  else for (const thread of readdirSync(`/proc/${pid}/task`)) setPriority(Number(thread), nice);
 }
 
 export class System {
