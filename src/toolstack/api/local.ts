@@ -215,8 +215,7 @@ export class LocalToolstack implements Toolstack {
 
   async setConfiguration(domid: number, config: DomainConfig): Promise<void> {
     const domain = this.need(domid);
-    // It goes on under the name that it has; `rename` is how that changes.
-    domain.config = { ...config, name: domain.name };
+    domain.next = config;
   }
 
   async wait(domid: number, until: 'shutdown' | 'death', signal?: AbortSignal): Promise<DomainEvent> {
@@ -418,6 +417,7 @@ export class LocalToolstack implements Toolstack {
   private async ended(domain: ManagedDomain, end: DomainEnd): Promise<void> {
     this.messages.close(`d${domain.id}`);
     if (domain.dying) return;
+    const { config } = domain;
     const reason = shutdownReason(end.code);
     const action = domain.action(reason);
     if (reason === 'crash') this.messages.text('XEN', `${await domain.crashText(end)}\n`);
@@ -426,24 +426,26 @@ export class LocalToolstack implements Toolstack {
     domain.console.end();
     if (action === 'coredump-destroy' || action === 'coredump-restart') await this.dumpOf(domain);
     if (domain.dying) return;
-    switch (action) {
-      case 'preserve':
-        return;
-      case 'rename-restart':
-        await this.keepAside(domain);
-        break;
-      default:
-        await this.remove(domain);
-    }
-    if (action === 'destroy' || action === 'coredump-destroy' || this.stopped) return;
-    await this.again(domain);
+    const restarts = action.endsWith('restart');
+    const { hopeless } = domain;
+    if (restarts && hopeless)
+      this.note(`Domain ${domain.id} (${domain.name}) ended at once too often: it is not restarted`);
+    if (action === 'preserve') return;
+    if (action !== 'rename-restart') await this.remove(domain);
+    else if (!hopeless) await this.keepAside(domain);
+    if (restarts && !hopeless && !this.stopped) await this.again(domain, config);
   }
 
-  private async again(domain: ManagedDomain): Promise<void> {
-    const { restartDelay } = domain;
+  /** @param config the one that ended had, under its own name */
+  private async again(domain: ManagedDomain, config: DomainConfig): Promise<void> {
+    const { restartDelay, short } = domain;
     if (restartDelay > 0) await new Promise((resolve) => setTimeout(resolve, restartDelay));
     if (this.stopped) return;
-    const next = await this.make(domain.config);
+    // It goes on under the name that it had; `rename` is how that changes.
+    const again = { ...(domain.next ?? config), name: config.name };
+    // Two domains cannot have one UUID: one that stays keeps it.
+    const next = await this.make(domain.dying ? again : { ...again, uuid: null });
+    next.shortLives = short ? domain.shortLives + 1 : 0;
     await this.ask(() => next.running.unpause());
   }
 
@@ -454,8 +456,6 @@ export class LocalToolstack implements Toolstack {
     let name = `${config.name}-${stamp}`;
     for (let count = 2; this.names.has(name); count++) name = `${config.name}-${stamp}-${count}`;
     await this.rename(domain.id, name);
-    // Two domains cannot have one UUID; the one that is there keeps it.
-    domain.config = { ...config, uuid: null };
   }
 
   private async dumpOf(domain: ManagedDomain): Promise<void> {

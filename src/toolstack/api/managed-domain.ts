@@ -16,16 +16,23 @@ import { SHUTDOWN_REASONS } from './names.ts';
 
 /** Milliseconds between two domains that take each other's place, when they end as soon as they start. */
 const LEAST_LIFE = 1000;
+/** A life shorter than this is a short one, ms; so many of them after each other, and there is no further one. */
+const SHORT_LIFE = 10_000;
+const SHORT_LIVES = 5;
 
 export class ManagedDomain {
   readonly running: RunningDomain;
   readonly console: ConsoleHub;
-  /** What it will be made of when it is made again; its name is what it is called now. */
+  /** What it was made of; its name is what it is called now. */
   config: DomainConfig;
+  /** What it will be made of when it is made again, if that is something else. */
+  next: DomainConfig | null = null;
   /** ms since the epoch. */
   readonly started = Date.now();
   /** It is being destroyed. */
   dying = false;
+  /** Short lives before this one, without a longer one in between. */
+  shortLives = 0;
   private readonly machine: Machine;
   private readonly guest: Guest;
   /** Work that needs its memory to stay: it is not destroyed before that has ended. */
@@ -106,6 +113,16 @@ export class ManagedDomain {
   /** How long to wait until another one takes its place: a guest that dies at once must not take all our time. */
   get restartDelay(): number {
     return Math.max(0, LEAST_LIFE - (Date.now() - this.started));
+  }
+
+  /** It was a short life. */
+  get short(): boolean {
+    return Date.now() - this.started < SHORT_LIFE;
+  }
+
+  /** It ended as soon as it started, again and again: another one would do the same. */
+  get hopeless(): boolean {
+    return this.short && this.shortLives + 1 >= SHORT_LIVES;
   }
 
   rename(name: string): void {

@@ -59,8 +59,9 @@ export interface Toolstack {
   unpause(domid: number): Promise<void>;
   /** @throws ToolstackError exists, invalid */
   rename(domid: number, name: string): Promise<void>;
-  /** What it was made of, and will be made of again when it restarts. */
+  /** What it was made of. */
   configuration(domid: number): Promise<DomainConfig>;
+  /** What it will be made of when it restarts, under the name that it has then. */
   setConfiguration(domid: number, config: DomainConfig): Promise<void>;
   /**
    * Waits until a domain has shut down, or (until `death`) is gone; for one that is gone, that is now.

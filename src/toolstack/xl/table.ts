@@ -25,6 +25,11 @@ const sizes = () => import('./commands/cpu-memory.ts');
 
 const WAIT_AND_ALL = { all: 'a', wait: 'w' };
 
+/** Whether a word is a command of xl's. */
+export function isXlCommand(word: string | undefined): boolean {
+  return word === 'help' || COMMANDS.some(({ name }) => name === word);
+}
+
 export const COMMANDS: readonly Command[] = [
   {
     name: 'create',
