@@ -1,5 +1,8 @@
 #!/usr/bin/env node
-/** The command line: `xenolith [options]`, or `npm start -- [options]` in a clone. */
+/**
+ * The command line: `xenolith [options]`, or `npm start -- [options]` in a clone: one domain on this terminal.
+ * `xenolith COMMAND ...` is what `xl COMMAND ...` is.
+ */
 import { constants } from 'node:os';
 import { explain, STATUS } from './failure.ts';
 import { progressOn, SILENT } from './images/index.ts';
@@ -8,6 +11,7 @@ import { Terminal } from './node/terminal.ts';
 import { type BootOptions, parseOptions, USAGE, UsageError } from './options.ts';
 import { Session } from './session.ts';
 import { version } from './version.ts';
+import { isXlCommand } from './xl/table.ts';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;
 
@@ -28,6 +32,7 @@ async function boot(options: BootOptions): Promise<number> {
 }
 
 async function main(args: readonly string[]): Promise<number> {
+  if (isXlCommand(args[0])) return (await import('./xl/xl.ts')).runXl(args, 'xenolith');
   try {
     const options = parseOptions(args);
     switch (options.command) {

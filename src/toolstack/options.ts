@@ -56,6 +56,7 @@ const DEFAULT_MEMORY = 256 << 10;
 
 export const USAGE = `Usage: xenolith [options]
        xenolith COMMAND ...      (the commands of xl: see 'xenolith help')
+       xenolith COMMAND ...      (the commands of xl: see 'xenolith help')
 
 Boots a kernel that knows Xen's paravirtual interface, unmodified, as a domain on a
 processor made of WebAssembly. Without options: Debian's stock kernel and a shell.
