@@ -22,8 +22,13 @@ export function flatness(samples: readonly number[]): { flat: boolean; middle: n
 
 /** What the loads said: rounds so far, and failures. */
 export class Progress {
+  private readonly loads: readonly string[];
   private readonly rounds = new Map<string, number>();
   private readonly heard = new Map<string, number>();
+
+  constructor(loads: readonly string[]) {
+    this.loads = loads;
+  }
 
   /**
    * Takes lines of the console.
@@ -36,12 +41,12 @@ export class Progress {
       this.rounds.set(name!, Number(rounds));
       this.heard.set(name!, now);
     }
-    const silent = LOADS.find((name) => now - (this.heard.get(name) ?? 0) > SILENCE);
+    const silent = this.loads.find((name) => now - (this.heard.get(name) ?? 0) > SILENCE);
     if (silent) throw new Error(`${silent}: not a word for ${SILENCE} s`);
   }
 
-  /** Rounds of each load, in the order of {@link LOADS}. */
+  /** Rounds of each load, in the order in which they were given. */
   get counts(): number[] {
-    return LOADS.map((name) => this.rounds.get(name) ?? 0);
+    return this.loads.map((name) => this.rounds.get(name) ?? 0);
   }
 }

@@ -1,5 +1,5 @@
 /**
- * npm run bench -- soak [--minutes N]       (soak.ts; 30 minutes)
+ * npm run bench -- soak [--minutes N] [--only REGEX]       (soak.ts; 30 minutes; which loads)
  * npm run bench -- [cpu] [float] [system] [boot] [options]
  *
  * Measures on this machine, side by side with its peers: in every round each system boots once and does everything,
@@ -23,6 +23,7 @@ import { availableParallelism, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { BOOT_ROWS, BootResults } from './boot.ts';
+import { LOADS } from './loads.ts';
 import { listRows, ProbeResults } from './probe.ts';
 import type { System } from './process.ts';
 import { means, type Row, SYSTEMS, type SystemName, table } from './report.ts';
@@ -124,7 +125,9 @@ try {
   say(`${images.title}, Node ${process.version}`);
   if (options.soakMinutes !== null) {
     const [ours] = available(new Set(['ours'])).peers;
-    await soak(images, ours!, { minutes: options.soakMinutes, nice: options.nice }, say);
+    const loads = LOADS.filter((name) => options.only.test(name));
+    if (loads.length === 0) throw new Error(`no load matches (there are ${LOADS.join(', ')})`);
+    await soak(images, ours!, { minutes: options.soakMinutes, loads, nice: options.nice }, say);
     process.exit(0);
   }
   const { peers, notes } = available(options.systems);

@@ -2,7 +2,7 @@
  * The soak: a domain under mixed load (as a build, fork storms, signals, code that changes itself) for many minutes,
  * while the host's memory is watched. It must become flat, and nothing in the domain may fail.
  */
-import { flatness, LOADS, Progress } from './loads.ts';
+import { flatness, Progress } from './loads.ts';
 import type { System } from './process.ts';
 import { type Images, type Peer, SOAK, untilShell } from './systems.ts';
 
@@ -21,8 +21,20 @@ function line(minute: string, memory: string, cpu: string, counts: readonly (str
   return `${minute.padStart(6)} ${memory.padStart(12)} ${cpu.padStart(6)} ${cells}`;
 }
 
-async function watch(system: System, minutes: number, say: (text: string) => void): Promise<Sample[]> {
-  const progress = new Progress();
+export interface SoakSettings {
+  readonly minutes: number;
+  /** Which of the loads. */
+  readonly loads: readonly string[];
+  /** The scheduling priority, as nice(1) has it. */
+  readonly nice: number;
+}
+
+async function watch(
+  system: System,
+  { minutes, loads }: SoakSettings,
+  say: (text: string) => void,
+): Promise<Sample[]> {
+  const progress = new Progress(loads);
   const began = performance.now();
   const look = (): Sample => ({
     ...{ at: (performance.now() - began) / 1000, residentMiB: system.residentMiB },
@@ -30,7 +42,7 @@ async function watch(system: System, minutes: number, say: (text: string) => voi
   });
   const samples: Sample[] = [];
   let before = look();
-  say(line('minute', 'memory, MiB', 'CPU', LOADS));
+  say(line('minute', 'memory, MiB', 'CPU', loads));
   for (let minute = 1; minute <= minutes; minute++) {
     let memory = 0;
     for (let i = 0; i < 60 / PACE; i++) {
@@ -52,15 +64,15 @@ async function watch(system: System, minutes: number, say: (text: string) => voi
 export async function soak(
   images: Images,
   peer: Peer,
-  { minutes, nice }: { minutes: number; nice: number },
+  settings: SoakSettings,
   say: (text: string) => void,
 ): Promise<void> {
-  const system = peer.boot!(images, { nice });
+  const system = peer.boot!(images, { nice: settings.nice });
   try {
     await untilShell(system, peer.system);
-    system.type(`${SOAK}; echo loads-$((6*7))\n`);
+    system.type(`${SOAK} ${settings.loads.join(' ')}; echo loads-$((6*7))\n`);
     await system.see(/loads-42/);
-    const samples = await watch(system, minutes, say);
+    const samples = await watch(system, settings, say);
     system.type('echo alive-$((6*7))\n');
     await system.see(/alive-42/, 60);
     const { flat, middle, last } = flatness(samples.map(({ residentMiB }) => residentMiB));

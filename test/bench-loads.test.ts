@@ -15,14 +15,14 @@ describe('the soak', () => {
   });
 
   it('hears what the loads say', () => {
-    const progress = new Progress();
+    const progress = new Progress(LOADS);
     progress.take(`noise\r\n${all(3)}soak: code 17\r\nsoak: storm`, 10);
     expect(progress.counts).toEqual([3, 17, 3, 3]);
     expect(() => progress.take('soak: code failed: wrong result\r\n', 20)).toThrow('code: wrong result');
   });
 
   it('misses a load that is silent', () => {
-    const progress = new Progress();
+    const progress = new Progress(LOADS);
     progress.take(all(1), 100);
     progress.take('soak: files 2\nsoak: code 2\nsoak: signals 2\n', 390);
     expect(() => progress.take('soak: files 3\n', 410)).toThrow('storm: not a word for 300 s');

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The soak's load, in the background: the loads of the probe, and work as a build does it. Each prints
+# soak LOAD...: the soak's load, in the background: the loads of the probe, and work as a build does it. Each prints
 # "soak: NAME ROUNDS" now and then, and "soak: NAME failed: ..." if something is not as it was.
 
 # Short processes over many small files: written, searched, sorted, packed, unpacked, compared.
@@ -37,9 +37,11 @@ files() {
 # All of memory is used once, so that what the host gives for it is given from the start.
 dd if=/dev/zero of=/tmp/fill bs=1M 2>/dev/null
 rm -f /tmp/fill
-for load in code storm signals; do
+for load; do
 	# The first line is the bench's: the load is there.
 	echo "soak: $load 0"
-	probe load $load &
+	case $load in
+	files) files & ;;
+	*) probe load "$load" & ;;
+	esac
 done
-files &
