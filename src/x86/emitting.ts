@@ -18,7 +18,7 @@ import {
   v128,
 } from '../wasm/index.ts';
 import { type Form, formBits } from './isa/form.ts';
-import type { HostFunctions, Semantics } from './isa/semantics.ts';
+import type { HostFunctions, Place, Semantics } from './isa/semantics.ts';
 import type { SseSemantics } from './isa/sse-semantics.ts';
 import { notCanonical } from './mmu.ts';
 import { CPU, VECTOR } from './state.ts';
@@ -28,7 +28,6 @@ export type FlagWord = (typeof FLAG_WORDS)[number];
 
 /** The functions of the MMU's module that emitted code calls. */
 export interface CoreFunctions {
-  readonly access: Callee;
   readonly commit: Callee;
   readonly raise: Callee;
 }
@@ -56,7 +55,13 @@ export abstract class EmittingSemantics implements Semantics {
   /** Leaves before the instruction, with the exception in the exit fields. */
   protected abstract fault(): void;
   /** The inlined look-up of guest memory, or a fault. */
-  protected abstract check(va: Local<'i64'>, bytes: number, write: boolean): Local<'i32'>;
+  /** @param place what the address is known as: null for the memory operand, undefined for nothing */
+  protected abstract check(
+    va: Local<'i64'>,
+    bytes: number,
+    write: boolean,
+    place?: Place | null,
+  ): Local<'i32'>;
   /** A flag word's present value. */
   protected abstract word<T extends 'i32' | 'i64'>(word: FlagWord, type: T): Expr<T>;
 
@@ -71,6 +76,7 @@ export abstract class EmittingSemantics implements Semantics {
   abstract immediate(): I64;
   abstract reg(index: number): I64;
   abstract setReg(index: number, value: I64): void;
+  abstract addToReg(index: number, constant: number): void;
   abstract regPart(index: number, bits: number): I64;
   abstract setRegPart(index: number, bits: number, value: I64): void;
   abstract segmentBase(): I64;
@@ -108,13 +114,13 @@ export abstract class EmittingSemantics implements Semantics {
     return formBits(this.form, i);
   }
 
-  load(va: I64, bits: number): I64 {
-    return loadSigned(this.lookup(va, bits / 8, false), 0, bits);
+  load(va: I64, bits: number, place?: Place): I64 {
+    return loadSigned(this.check(this.f.let(va), bits / 8, false, place), 0, bits);
   }
 
-  store(va: I64, bits: number, value: I64): void {
+  store(va: I64, bits: number, value: I64, place?: Place): void {
     const held = this.f.value(value);
-    const pointer = this.lookup(va, bits / 8, true);
+    const pointer = this.check(this.f.let(va), bits / 8, true, place);
     this.f.store(pointer, held, 0, bits);
     this.commitPointer(pointer);
   }
@@ -135,7 +141,7 @@ export abstract class EmittingSemantics implements Semantics {
       const bytes = this.bits(i) / 8;
       const va = this.f.let(this.address());
       if (bytes === 16 && !this.form.definition.unaligned) this.raiseIf(i32.and(i32.wrap(va), 15), VECTOR.GP);
-      pointer = this.check(va, bytes, write);
+      pointer = this.check(va, bytes, write, null);
       this.pointers.set(i, pointer);
     }
     return pointer;

@@ -6,7 +6,7 @@ import { Decoder, type Instruction } from '../decoder.ts';
 import { SseFloat } from '../fpu/sse.ts';
 
 import { X87 } from '../fpu/x87.ts';
-import { buildInterpreter, type InterpreterModule } from '../interpreter/build.ts';
+import { buildInterpreter, INTERPRET, type InterpreterModule } from '../interpreter/build.ts';
 import { HEAT_SIZE } from '../interpreter/heat.ts';
 import type { HostImplementation } from '../interpreter/host.ts';
 import { JUMPS_SIZE } from '../interpreter/jumps.ts';
@@ -312,13 +312,23 @@ class Core implements InspectableProcessor {
 
   private enter(cpu: Cpu, budget: number, record: number): Exit {
     cpu.put(CPU.budget, budget);
-    const exit = this.wasm.run(cpu.address, record) as Exit;
-    const executed = budget - (cpu.get(CPU.budget) | 0);
+    let exit = this.wasm.run(cpu.address, record);
+    let executed = budget - (cpu.get(CPU.budget) | 0);
+    while (exit === INTERPRET) {
+      // A step counts itself.
+      this.translations.left(cpu);
+      exit = this.step(cpu);
+      if (exit !== Exit.Budget || executed + 1 >= budget) break;
+      const left = budget - executed - 1;
+      cpu.put(CPU.budget, left);
+      exit = this.wasm.run(cpu.address, 0);
+      executed += left - (cpu.get(CPU.budget) | 0);
+    }
     const low = cpu.get(CPU.instructions) + executed;
     cpu.put(CPU.instructions, low);
     if (low >= 0x1_0000_0000) cpu.put(CPU.instructions + 4, cpu.get(CPU.instructions + 4) + 1);
     if (exit === Exit.Exception) this.refine(cpu);
-    return exit;
+    return exit as Exit;
   }
 
   /** A non-canonical address through the stack segment is #SS, not #GP: told from the instruction. */

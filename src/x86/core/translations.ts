@@ -8,8 +8,9 @@
  * A region that has bytes of a dropped frame cannot be entered any more, and does not go on into that frame.
  */
 import { type Memory, PAGE_SIZE } from '../../machine/memory.ts';
-import type { Cpu } from '../cpu.ts';
+import type { Cpu, VirtualAddress } from '../cpu.ts';
 import type { Decoder, Instruction } from '../decoder.ts';
+import { RECORD } from '../records.ts';
 import { CPU } from '../state.ts';
 import { regionName } from '../translator/build.ts';
 import { type CodePlace, GuestCode } from '../translator/code-view.ts';
@@ -20,6 +21,7 @@ import {
   Compiler,
   gather,
   type RegionCompiler,
+  type WantedRegion,
 } from '../translator/compile.ts';
 import { REGION_IMPORTS } from '../translator/imports.ts';
 import type { CodeCache } from './code-cache.ts';
@@ -39,7 +41,20 @@ interface Translation {
   readonly slot: number;
   readonly pages: readonly Omit<CompiledPage, 'frame'>[];
   readonly entries: CompiledRegion['entries'];
+  readonly apart: readonly number[];
 }
+
+/** How often a translation was left because a group of accesses was not in one page (see translator/addresses.ts). */
+interface Crossings {
+  count: number;
+  /** Instructions that the CPU had executed at the first of them. */
+  since: number;
+}
+
+/** After so many crossings it is asked whether they were many: */
+const CROSSINGS = 32;
+/** they were, if there was more than one in so many instructions. */
+const CROSSING_INTERVAL = 100_000;
 
 /** A translation in certain machine frames, one for each of its pages. */
 interface Installation {
@@ -49,9 +64,9 @@ interface Installation {
   readonly numbers: number;
 }
 
-interface Request {
-  readonly code: CodePlace;
-  readonly entry: number;
+interface Request extends WantedRegion {
+  /** Slot of the translation that the new one is to take the place of. */
+  readonly replaces: number | null;
 }
 
 type RegionFunction = (cpu: number, entry: number, frames: number) => number;
@@ -70,6 +85,8 @@ export class Translations {
   private readonly jobs = new Map<number, Request[]>();
   /** By entry offset and hash of the bytes there (see keyOf). */
   private readonly known = new Map<string, Translation[]>();
+  private readonly bySlot = new Map<number, Translation>();
+  private readonly crossings = new Map<number, Crossings>();
   /** What is installed in a frame. */
   private readonly installed = new Map<number, Set<Installation>>();
   private count = 0;
@@ -108,16 +125,33 @@ export class Translations {
     }
     if (asked.has(entry)) return;
     asked.add(entry);
-    const code = {
-      page: cpu.number(CPU.page),
-      frame,
-      root: cpu.get(CPU.root),
-      frameTable: cpu.get(CPU.frameTable),
-      frameLimit: cpu.get(CPU.frameLimit),
-      codeMaps: cpu.get(CPU.codeMaps),
-      ring: cpu.get(CPU.ring),
-    };
-    this.queue.push({ code, entry });
+    const code = { ...codePlace(cpu, cpu.number(CPU.page)), frame };
+    this.queue.push({ code, entry, apart: [], replaces: null });
+  }
+
+  /** A region was left before an instruction, because a group of accesses was not in one page. */
+  left(cpu: Cpu): void {
+    const { u32 } = this.memory;
+    const record = cpu.get(CPU.leftRegion) >>> 2;
+    const slot = u32[record + RECORD.link / 4]!;
+    const translation = this.bySlot.get(slot);
+    if (translation === undefined) return;
+    const now = cpu.number(CPU.instructions);
+    const crossings = this.crossings.get(slot) ?? { count: 0, since: now };
+    this.crossings.set(slot, crossings);
+    if (++crossings.count < CROSSINGS) return;
+    this.crossings.delete(slot);
+    if (now - crossings.since > CROSSINGS * CROSSING_INTERVAL) return;
+    const page = cpu.number(CPU.base);
+    if (translation.apart.includes(cpu.rip - page)) return;
+    const frame = u32[u32[record + RECORD.immediate / 4 + 1]! >>> 2]!;
+    if (!this.code.holds(frame)) return;
+    this.queue.push({
+      code: { ...codePlace(cpu, page), frame },
+      entry: translation.entries[0]!.offset,
+      apart: [...translation.apart, cpu.rip - page],
+      replaces: slot,
+    });
   }
 
   /** Starts what waits, installs what is finished. Cheap where there is neither. */
@@ -138,7 +172,10 @@ export class Translations {
     if (this.count + places.length > REGIONS) this.forgetAll();
     const id = this.nextJob++;
     this.jobs.set(id, places);
-    this.compiler.post({ id, places });
+    this.compiler.post({
+      id,
+      places: places.map(({ code, entry, apart }) => ({ code, entry, apart })),
+    });
   }
 
   private finish({ id, module, regions }: CompileResult): void {
@@ -147,36 +184,40 @@ export class Translations {
     if (requests === undefined || module === null) return;
     const plain = new WebAssembly.Instance(module, { env: this.imports }).exports;
     const exports = this.verifier?.wrap(module, plain, regions) ?? plain;
-    for (const [i, { pages, entries }] of regions.entries()) {
+    for (const [i, { place, pages, entries }] of regions.entries()) {
+      const { apart, replaces } = requests[place]!;
       const slot = this.table.grow(1);
       this.table.set(slot, exports[regionName(i)]);
-      const translation = { slot, pages, entries };
+      const translation = { slot, pages, entries, apart };
+      this.bySlot.set(slot, translation);
       const key = keyOf(translation);
       const list = this.known.get(key);
       if (list === undefined) this.known.set(key, [translation]);
-      else list.push(translation);
+      else list.unshift(translation);
       this.count++;
       this.install(
         translation,
         pages.map(({ frame }) => frame),
+        replaces,
       );
     }
   }
 
   /** Code with the same bytes was translated before. */
-  private reuse({ code, entry }: Request): boolean {
+  private reuse({ code, entry, apart, replaces }: Request): boolean {
     const list = this.known.get(`${entry}`);
     if (list === undefined) return false;
     const view = new GuestCode(this.memory, code);
     for (const translation of list) {
+      if (apart.some((address) => !translation.apart.includes(address))) continue;
       const pages = translation.pages.map(({ delta }) => view.page(delta)?.frame ?? 0);
-      if (!pages.includes(0) && this.install(translation, pages)) return true;
+      if (!pages.includes(0) && this.install(translation, pages, replaces)) return true;
     }
     return false;
   }
 
   /** @returns false: these frames hold other bytes */
-  private install(translation: Translation, frames: readonly number[]): boolean {
+  private install(translation: Translation, frames: readonly number[], replaces: number | null): boolean {
     const { code, memory } = this;
     const { pages, entries, slot } = translation;
     const fits = pages.every(({ ranges, bytes }, i) => {
@@ -187,6 +228,7 @@ export class Translations {
     const numbers = code.hold(frames);
     // No room: it will be asked for again when all has been forgotten.
     if (numbers === 0) return true;
+    if (replaces !== null) this.remove(replaces, frames[0]!);
     const installation = { translation, frames, numbers };
     for (const frame of frames) {
       const there = this.installed.get(frame);
@@ -195,9 +237,25 @@ export class Translations {
     }
     for (const [number, { page, offset }] of entries.entries()) {
       const { delta } = pages[page]!;
-      code.enterRegion(frames[page]!, offset, { slot, number, numbers, distance: delta * PAGE_SIZE });
+      code.enterRegion(frames[page]!, offset, {
+        slot,
+        number,
+        numbers,
+        distance: delta * PAGE_SIZE,
+      });
     }
     return true;
+  }
+
+  /** A translation is not to be entered any more where it begins in a frame: another one takes its place. */
+  private remove(slot: number, frame: number): void {
+    for (const installation of this.installed.get(frame) ?? []) {
+      const { translation, frames, numbers } = installation;
+      if (translation.slot !== slot || frames[0] !== frame) continue;
+      for (const each of frames) this.installed.get(each)?.delete(installation);
+      for (const { page, offset } of translation.entries)
+        this.code.leaveRegion(frames[page]!, offset, numbers);
+    }
   }
 
   /** A frame's code is gone (null: that of all frames). */
@@ -231,6 +289,8 @@ export class Translations {
     this.code.clear();
     for (const list of this.known.values()) for (const { slot } of list) this.table.set(slot, null);
     this.known.clear();
+    this.bySlot.clear();
+    this.crossings.clear();
     this.count = 0;
   }
 
@@ -250,12 +310,24 @@ export class Translations {
       targets: [],
     };
     const page = { delta: 0, frame: 0, bytes: new Uint8Array() };
-    const bytes = this.alongside.build([{ pages: [page], blocks: [block], entries: [0] }]);
+    const bytes = this.alongside.build([{ pages: [page], blocks: [block], entries: [0], apart: new Set() }]);
     const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: this.imports });
     const run = instance.exports[regionName(0)] as RegionFunction;
     this.lastAlone = { key, run };
     return run;
   }
+}
+
+/** Where the CPU's code is to be looked for. */
+function codePlace(cpu: Cpu, page: VirtualAddress): Omit<CodePlace, 'frame'> {
+  return {
+    page,
+    root: cpu.get(CPU.root),
+    frameTable: cpu.get(CPU.frameTable),
+    frameLimit: cpu.get(CPU.frameLimit),
+    codeMaps: cpu.get(CPU.codeMaps),
+    ring: cpu.get(CPU.ring),
+  };
 }
 
 /** No frame has this number. */

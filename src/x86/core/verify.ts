@@ -461,7 +461,7 @@ export class Verifier {
   private compareExits(status: number, exit: Exit): Difference[] {
     const { translated, interpreted } = this;
     const expected =
-      status === STATUS.transfer
+      status === STATUS.transfer || status === STATUS.interpret
         ? Exit.Budget
         : status === STATUS.fault
           ? Exit.Exception

@@ -27,9 +27,13 @@ import { buildGetFlags, buildSetFlags } from './flags.ts';
 import { emitHeat } from './heat.ts';
 import { importHost } from './host.ts';
 import { emitJump, emitRemember } from './jumps.ts';
+import { buildReach, buildReachGroup } from './region-access.ts';
 import { type Environment, InterpreterSemantics } from './semantics.ts';
 import { STATUS } from './status.ts';
 import { RING_SIZE } from './transfers.ts';
+
+/** Answer of run: the instruction at CPU.rip is to be stepped, then run goes on. */
+export const INTERPRET = 255;
 
 /** Bytes of a code map: a u32 for each byte of a page. */
 export const CODE_MAP_SIZE = 4096 * 4;
@@ -76,7 +80,9 @@ export function buildInterpreter(
   for (const func of outlined) module.element(func);
   buildRun(module, hot, env, resolve, verifying);
   module.exportTable('table');
-  module.export('access', mmu.access);
+  const reach = buildReach(module, mmu);
+  module.export('reach', reach);
+  module.export('reachGroup', buildReachGroup(module, reach));
   module.export('commit', mmu.commit);
   module.export('raise', mmu.raise);
   module.export('settle', buildSettle(module));
@@ -307,6 +313,10 @@ function buildRun(
                 );
               });
               f.store(cpu, i32.const(ACTIVITY.interpreter), CPU.activity);
+              f.if(i32.eq(status, STATUS.interpret), () => {
+                f.store(cpu, rec, CPU.leftRegion);
+                leave(i32.const(INTERPRET));
+              });
               f.if(i32.ne(status, STATUS.transfer), () => leave(i32.load(cpu, CPU.exitReason)));
               f.if(i32.lt_s(budget, 0), () => leave(i32.const(Exit.Budget)));
               f.set(rec, call('i32', resolve, cpu, i64.load(cpu, CPU.rip)));

@@ -201,6 +201,10 @@ export class InterpreterSemantics extends EmittingSemantics {
     return i64.load(this.cpu, CPU.regs + index * 8);
   }
 
+  addToReg(index: number, constant: number): void {
+    this.setReg(index, i64.add(this.reg(index), constant));
+  }
+
   setReg(index: number, value: I64): void {
     this.f.store(this.cpu, value, CPU.regs + index * 8);
   }

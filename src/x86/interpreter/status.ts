@@ -10,4 +10,6 @@ export const STATUS = {
   exit: 3,
   /** The direct branch is taken. */
   taken: 4,
+  /** Of regions: CPU.rip is at an instruction that is to be interpreted. */
+  interpret: 5,
 } as const;

@@ -89,9 +89,9 @@ export const control: Definition[] = [
       const to = c.f.let(c.get(0));
       // The return address is written before the target is looked at; RSP moves only if all is well.
       const top = c.f.let(i64.sub(c.reg(RSP), 8));
-      c.store(top, 64, c.next());
+      c.store(top, 64, c.next(), { register: RSP, displacement: -8 });
       c.checkTarget(to);
-      c.setReg(RSP, top);
+      c.addToReg(RSP, -8);
       c.jumpTo(to);
     },
   },

@@ -19,17 +19,17 @@ export function push(c: Semantics, value: I64, bits: number): void {
   const { f } = c;
   const held = f.let(value);
   const top = f.let(i64.sub(c.reg(RSP), bits / 8));
-  c.store(top, bits, held);
-  c.setReg(RSP, top);
+  c.store(top, bits, held, { register: RSP, displacement: -bits / 8 });
+  c.addToReg(RSP, -bits / 8);
 }
 
 /** Reads the top of the stack; RSP is not yet moved. */
 export function peek(c: Semantics, bits: number): I64 {
-  return c.f.let(c.load(c.f.let(c.reg(RSP)), bits));
+  return c.f.let(c.load(c.f.let(c.reg(RSP)), bits, { register: RSP, displacement: 0 }));
 }
 
 export function drop(c: Semantics, bytes: number): void {
-  c.setReg(RSP, i64.add(c.reg(RSP), bytes));
+  c.addToReg(RSP, bytes);
 }
 
 const pushOperand = (c: Semantics) => push(c, c.get(0), c.size);
@@ -95,7 +95,7 @@ const bswap = (c: Semantics) => {
 const leave = (c: Semantics) => {
   const { f } = c;
   const frame = f.let(c.reg(RBP));
-  const value = f.let(c.load(frame, c.size));
+  const value = f.let(c.load(frame, c.size, { register: RBP, displacement: 0 }));
   c.setReg(RSP, i64.add(frame, c.size / 8));
   c.setRegPart(RBP, c.size, value);
 };

@@ -12,6 +12,12 @@ import type { Func, I32, I32Like, I64, V128 } from '../../wasm/index.ts';
 import type { Form } from './form.ts';
 import type { SseSemantics } from './sse-semantics.ts';
 
+/** A general register plus a constant. */
+export interface Place {
+  readonly register: number;
+  readonly displacement: number;
+}
+
 export interface Semantics {
   /** Where statements go. */
   readonly f: Func;
@@ -47,6 +53,8 @@ export interface Semantics {
   /** A whole general register by its number; stores to one. */
   reg(index: number): I64;
   setReg(index: number, value: I64): void;
+  /** Adds a constant to a whole general register. */
+  addToReg(index: number, constant: number): void;
   /** General register's low bits, sign-extended, and written as set does. */
   regPart(index: number, bits: number): I64;
   setRegPart(index: number, bits: number, value: I64): void;
@@ -55,9 +63,9 @@ export interface Semantics {
   /** All ones, or the low 32 bits set under an address-size prefix. */
   addressMask(): I64;
 
-  /** Guest memory at a virtual address. Loads are sign-extended. */
-  load(va: I64, bits: number): I64;
-  store(va: I64, bits: number, value: I64): void;
+  /** Guest memory at a virtual address, perhaps known as the sum that `place` is. Loads are sign-extended. */
+  load(va: I64, bits: number, place?: Place): I64;
+  store(va: I64, bits: number, value: I64, place?: Place): void;
   /** Linear address of guest memory after the check, for bulk work; may be scratch (see commitPointer). */
   lookup(va: I64, bytes: number, write: boolean): I32;
   commitPointer(pointer: I32): void;

@@ -12,6 +12,7 @@
 import {
   call,
   type Func,
+  type I32Like,
   type I64,
   i32,
   i64,
@@ -21,6 +22,8 @@ import {
 } from '../../wasm/index.ts';
 import { STATUS } from '../interpreter/status.ts';
 import { CPU } from '../state.ts';
+import { Addresses } from './addresses.ts';
+import type { KnownForms } from './facts.ts';
 import { importForRegions, type RegionImports } from './imports.ts';
 import type { Block, Region } from './region.ts';
 import { RegionState, TranslatorSemantics } from './semantics.ts';
@@ -30,20 +33,13 @@ import { chooseLanes, type Facts, factsAtBlocks, withEntryCopies } from './vecto
 /** Export name of the i-th region of a module. */
 export const regionName = (i: number) => `r${i}`;
 
-/** Forms that set flags on some paths only, as far as they have been met: of a translating thread. */
-export type ConditionalForms = Set<number>;
-
 /** @param memoryPages see ModuleBuilder */
-export function buildRegions(
-  regions: readonly Region[],
-  memoryPages: number,
-  conditional: ConditionalForms,
-): Uint8Array {
+export function buildRegions(regions: readonly Region[], memoryPages: number, forms: KnownForms): Uint8Array {
   const module = new ModuleBuilder(memoryPages);
   const imports = importForRegions(module);
   regions.forEach((region, i) => {
     const func = module.func(regionName(i), ['i32', 'i32', 'i32'], ['i32']);
-    while (!new RegionBuilder(func, region, imports, conditional).emit()) func.reset();
+    while (!new RegionBuilder(func, region, imports, forms).emit()) func.reset();
     module.export(regionName(i), func);
   });
   return module.encode();
@@ -53,7 +49,7 @@ class RegionBuilder {
   private readonly f: Func;
   private readonly region: Region;
   private readonly imports: RegionImports;
-  private readonly conditional: ConditionalForms;
+  private readonly forms: KnownForms;
   private readonly state: RegionState;
   /** What is known of XMM registers at each block. */
   private readonly facts: readonly Facts[];
@@ -67,16 +63,18 @@ class RegionBuilder {
   /** A form was met whose flags must be handled otherwise: all is to be emitted again. */
   private again = false;
 
-  constructor(f: Func, region: Region, imports: RegionImports, conditional: ConditionalForms) {
+  constructor(f: Func, region: Region, imports: RegionImports, forms: KnownForms) {
     this.f = f;
     this.region = withEntryCopies(region);
     this.imports = imports;
-    this.conditional = conditional;
+    this.forms = forms;
     this.cpu = f.arg('i32', 0);
     this.frames = f.arg('i32', 2);
     const instructions = region.blocks.flatMap((block) => block.instructions);
     const lanes = chooseLanes(instructions.map(({ instruction }) => instruction));
-    this.state = new RegionState(f, this.cpu, imports, lanes);
+    const { blocks, entries, apart } = this.region;
+    const addresses = new Addresses(blocks, entries, forms, apart);
+    this.state = new RegionState(f, this.cpu, imports, lanes, addresses);
     this.facts = factsAtBlocks(this.region);
     this.checked = f.local('i32');
     this.rip = f.local('i64');
@@ -129,9 +127,10 @@ class RegionBuilder {
         f,
         selector,
         entering: (index, merge) => {
-          if (!merge) return;
+          if (!merge && index !== region.entries[0]) return;
           state.flags.merge();
           state.vectors.merge(this.facts[index]!);
+          state.addresses.merge(index);
         },
         going: (from, to) => this.enterPages(from, to),
         branching: () => {
@@ -141,7 +140,7 @@ class RegionBuilder {
         backwards: (to) => {
           f.if(i32.lt_s(budget, 0), () => this.leave(this.place(blocks[to]!.start), STATUS.transfer));
         },
-        node: (index, go) => f.scope(() => this.block(blocks[index]!, go)),
+        node: (index, go) => f.scope(() => this.block(index, blocks[index]!, go)),
       },
     );
   }
@@ -151,14 +150,14 @@ class RegionBuilder {
   }
 
   /** Leaves the region; pending flags are computed here and stay pending for the other paths. */
-  private leave(to: I64, status: number): void {
+  private leave(to: I64, status: I32Like): void {
     const { f, state } = this;
     f.set(this.rip, to);
     const before = state.snapshot();
     state.flags.emit();
     state.vectors.settle();
     state.restore(before);
-    f.set(this.status, i32.const(status));
+    f.set(this.status, typeof status === 'number' ? i32.const(status) : status);
     f.br(this.exit);
   }
 
@@ -183,7 +182,7 @@ class RegionBuilder {
     }
   }
 
-  private block(block: Block, go: (block: number) => void): void {
+  private block(index: number, block: Block, go: (block: number) => void): void {
     const { f, state, budget } = this;
     const count = block.instructions.length;
     f.set(budget, i32.sub(budget, count));
@@ -195,7 +194,8 @@ class RegionBuilder {
         if (count - i - done > 0) f.set(budget, i32.add(budget, count - i - done));
       };
       const form = instruction.form!;
-      const direct = this.conditional.has(form.index);
+      const advance = () => state.addresses.advance(index, i, offset, instruction);
+      const direct = this.forms.of(form).conditionalFlags;
       const semantics = new TranslatorSemantics({
         instruction,
         offset,
@@ -207,10 +207,17 @@ class RegionBuilder {
             uncount(0);
             this.leave(this.place(offset), STATUS.fault);
           },
-          transfer: (va) => this.indirect(block, va, go, () => uncount(1)),
+          transfer: (va) => {
+            advance();
+            this.indirect(block, va, go, () => uncount(1));
+          },
           retry: () => {
             uncount(0);
             this.leave(this.place(offset), STATUS.transfer);
+          },
+          unreached: () => {
+            uncount(0);
+            this.leave(this.place(offset), i32.load(this.cpu, CPU.accessStatus));
           },
           exit: () => {
             uncount(1);
@@ -223,6 +230,7 @@ class RegionBuilder {
         },
         branch: (condition) => {
           const taken = () => {
+            advance();
             if (block.taken !== null) go(block.taken);
             else this.leave(this.place(behind + instruction.immediateLow), STATUS.transfer);
           };
@@ -234,10 +242,8 @@ class RegionBuilder {
       });
       if (direct) state.flags.settle();
       semantics.emit();
-      if (semantics.conditionalFlags && !direct) {
-        this.conditional.add(form.index);
-        this.again = true;
-      }
+      if (!this.forms.learn(form, semantics.facts)) this.again = true;
+      advance();
       if (form.definition.ends === true) left = true;
     });
     if (left) return;

@@ -7,14 +7,23 @@ import { PAGE_SIZE } from '../../machine/memory.ts';
 import { Decoder } from '../decoder.ts';
 import { expandForms } from '../isa/form.ts';
 import { definitions } from '../isa/index.ts';
-import { buildRegions, type ConditionalForms } from './build.ts';
+import { buildRegions } from './build.ts';
 import { type CodePlace, GuestCode } from './code-view.ts';
+import { KnownForms } from './facts.ts';
 import { findRegion, type Region } from './region.ts';
+
+/** Where a region is to begin. */
+export interface WantedRegion {
+  readonly code: CodePlace;
+  /** Offset in the page. */
+  readonly entry: number;
+  /** Instructions whose memory accesses are checked alone: their distances from the start of the entry's page. */
+  readonly apart: readonly number[];
+}
 
 export interface CompileJob {
   readonly id: number;
-  /** Where regions are to begin: an offset of a page each. */
-  readonly places: readonly { readonly code: CodePlace; readonly entry: number }[];
+  readonly places: readonly WantedRegion[];
 }
 
 /** The bytes that a region was made from, in one page. */
@@ -55,7 +64,7 @@ export interface RegionCompiler {
 export class Compiler {
   private readonly memory: Memory;
   private readonly decoder: Decoder;
-  private readonly conditional: ConditionalForms = new Set();
+  private readonly forms = new KnownForms();
 
   constructor(memory: Memory, decoder = new Decoder(expandForms(definitions))) {
     this.memory = memory;
@@ -65,8 +74,8 @@ export class Compiler {
   compile({ id, places }: CompileJob): CompileResult {
     const regions: Region[] = [];
     const compiled: CompiledRegion[] = [];
-    places.forEach(({ code, entry }, place) => {
-      const region = findRegion(this.decoder, new GuestCode(this.memory, code), entry);
+    places.forEach(({ code, entry, apart }, place) => {
+      const region = findRegion(this.decoder, new GuestCode(this.memory, code), entry, new Set(apart));
       if (region === null) return;
       regions.push(region);
       compiled.push(describe(region, place));
@@ -76,7 +85,7 @@ export class Compiler {
   }
 
   build(regions: readonly Region[]): Uint8Array {
-    return buildRegions(regions, this.memory.size / 0x1_0000, this.conditional);
+    return buildRegions(regions, this.memory.size / 0x1_0000, this.forms);
   }
 }
 

@@ -2,9 +2,10 @@
 import type { Callee, ModuleBuilder, ValType } from '../../wasm/index.ts';
 import { HOST_SIGNATURES, type HostImportName } from '../interpreter/host.ts';
 
-/** Exported by the interpreter's module (see mmu.ts; flags.ts; interpreter/build.ts). */
+/** Exported by the interpreter's module (see mmu.ts; interpreter/region-access.ts; flags.ts). */
 export const CORE_SIGNATURES = {
-  access: { params: ['i32', 'i64', 'i32'], results: ['i32'] },
+  reach: { params: ['i32', 'i64', 'i32'], results: ['i32'] },
+  reachGroup: { params: ['i32', 'i64', 'i32', 'i32', 'i32'], results: ['i32'] },
   commit: { params: ['i32'], results: [] },
   raise: { params: ['i32', 'i32', 'i32'], results: [] },
   settle: { params: ['i32', 'i32', 'i64', 'i64'], results: [] },

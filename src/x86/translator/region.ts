@@ -38,6 +38,8 @@ export interface Region {
   readonly blocks: readonly Block[];
   /** Blocks at which the region may be entered: the entry, and the places behind calls that leave. */
   readonly entries: readonly number[];
+  /** Addresses of instructions whose memory accesses are checked alone (see addresses.ts). */
+  readonly apart: ReadonlySet<number>;
 }
 
 /** Most instructions of a region: V8's compile time per instruction grows beyond (see docs/engine.md). */
@@ -88,8 +90,13 @@ function context(parent: Context | null, entry: number, returnTo: number): Conte
 const pageOf = (address: number) => Math.floor(address / PAGE_SIZE);
 
 /** @returns null if nothing useful starts there */
-export function findRegion(decoder: Decoder, view: CodeView, entry: number): Region | null {
-  return new Explorer(decoder, view).explore(entry);
+export function findRegion(
+  decoder: Decoder,
+  view: CodeView,
+  entry: number,
+  apart: ReadonlySet<number>,
+): Region | null {
+  return new Explorer(decoder, view).explore(entry, apart);
 }
 
 class Explorer {
@@ -108,7 +115,7 @@ class Explorer {
     this.view = view;
   }
 
-  explore(entry: number): Region | null {
+  explore(entry: number, apart: ReadonlySet<number>): Region | null {
     const root = context(null, entry, 0);
     this.contexts.push(root);
     this.entries.add(entry);
@@ -116,7 +123,7 @@ class Explorer {
     for (let next = this.queue.shift(); next !== undefined; next = this.queue.shift()) this.walk(...next);
     const first = root.seen.has(entry) ? this.at(entry) : null;
     if (first === null || straddles(entry, first)) return null;
-    return this.build(root);
+    return { ...this.build(root), apart };
   }
 
   /** The instruction at an address; null: a region ends before it. */
@@ -292,7 +299,7 @@ class Explorer {
     for (const to of targets) this.reach(here, to);
   }
 
-  private build(root: Context): Region {
+  private build(root: Context): Omit<Region, 'apart'> {
     const blocks: Block[] = [];
     const shells: { context: Context; block: Block; last: number }[] = [];
     for (const here of this.contexts) {

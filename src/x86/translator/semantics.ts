@@ -25,13 +25,16 @@ import {
   loadVector,
   storeVector,
 } from '../emitting.ts';
-import type { HostFunctions } from '../isa/semantics.ts';
+import type { HostFunctions, Place } from '../isa/semantics.ts';
 import type { FloatComparison } from '../isa/sse-semantics.ts';
 import { INFO_WRITE, lastPage, TLB, tlbIndex } from '../mmu.ts';
 import { CPU, FLAG, STATUS_FLAGS } from '../state.ts';
+import type { Addresses, Known, Member } from './addresses.ts';
 import { Endings } from './endings.ts';
+import type { Access, Facts } from './facts.ts';
 import { type FlagsSnapshot, RegionFlags } from './flags.ts';
 import type { RegionImports } from './imports.ts';
+import { isGeneral, operandSlot, writtenRegisters } from './operands.ts';
 import { VectorState, type Vectors } from './vectors.ts';
 import { effects, type Lane, xmmOf } from './vectors-facts.ts';
 import { VectorSemantics } from './vectors-semantics.ts';
@@ -47,6 +50,8 @@ export interface RegionExits {
   transfer(va: I64): void;
   /** Before the current instruction, to do it again outside. */
   retry(): void;
+  /** Before the current instruction, with the status in CPU.accessStatus. */
+  unreached(): void;
   /** Behind the current instruction, with the reason in the exit fields. */
   exit(): void;
   /** Behind the current instruction. */
@@ -57,6 +62,7 @@ export interface RegionExits {
 export interface Snapshot {
   readonly flags: FlagsSnapshot;
   readonly vectors: Vectors;
+  readonly addresses: Known;
 }
 
 /** The variables of a region. */
@@ -73,7 +79,15 @@ export class RegionState {
   readonly used = new Set<number>();
   readonly dirty = new Set<number>();
 
-  constructor(f: Func, cpu: Local<'i32'>, imports: RegionImports, lanes: readonly Lane[]) {
+  readonly addresses: Addresses;
+
+  constructor(
+    f: Func,
+    cpu: Local<'i32'>,
+    imports: RegionImports,
+    lanes: readonly Lane[],
+    addresses: Addresses,
+  ) {
     this.f = f;
     this.cpu = cpu;
     this.tlb = f.local('i32');
@@ -82,15 +96,21 @@ export class RegionState {
     this.flags = new RegionFlags(f, cpu, imports);
     this.vectors = new VectorState(f, cpu, lanes);
     this.endings = new Endings(f, cpu, imports);
+    this.addresses = addresses;
   }
 
   snapshot(): Snapshot {
-    return { flags: this.flags.snapshot(), vectors: this.vectors.snapshot() };
+    return {
+      flags: this.flags.snapshot(),
+      vectors: this.vectors.snapshot(),
+      addresses: this.addresses.snapshot(),
+    };
   }
 
-  restore({ flags, vectors }: Snapshot): void {
+  restore({ flags, vectors, addresses }: Snapshot): void {
     this.flags.restore(flags);
     this.vectors.restore(vectors);
+    this.addresses.restore(addresses);
   }
 
   load(registers: Iterable<number>): void {
@@ -107,8 +127,11 @@ export class RegionState {
 export class TranslatorSemantics extends EmittingSemantics {
   readonly host: HostFunctions;
   readonly sse: VectorSemantics;
-  /** Set if flags were changed on some paths only. */
-  conditionalFlags = false;
+  /** What the definition does besides its operands. */
+  private conditionalFlags = false;
+  private readonly changed = new Set<number>();
+  private readonly additions: Place[] = [];
+  private readonly accesses: Access[] = [];
   private readonly instruction: Instruction;
   private readonly offset: number;
   private readonly state: RegionState;
@@ -172,6 +195,17 @@ export class TranslatorSemantics extends EmittingSemantics {
     );
   }
 
+  /** What emitting it showed. */
+  get facts(): Facts {
+    const operands = writtenRegisters(this.instruction);
+    return {
+      conditionalFlags: this.conditionalFlags,
+      changes: [...this.changed].filter((register) => !operands.includes(register)),
+      additions: this.additions,
+      accesses: this.accesses,
+    };
+  }
+
   // --- Registers ---
 
   private use(register: number): Local<'i64'> {
@@ -185,6 +219,16 @@ export class TranslatorSemantics extends EmittingSemantics {
   }
 
   setReg(index: number, value: I64): void {
+    this.changed.add(index);
+    this.writeReg(index, value);
+  }
+
+  addToReg(index: number, constant: number): void {
+    this.additions.push({ register: index, displacement: constant });
+    this.writeReg(index, i64.add(this.use(index), constant));
+  }
+
+  private writeReg(index: number, value: I64): void {
     this.f.set(this.use(index), value);
     this.state.dirty.add(index);
   }
@@ -227,36 +271,7 @@ export class TranslatorSemantics extends EmittingSemantics {
 
   /** Slot of a register operand, or null for memory. */
   private slot(i: number): number | null {
-    switch (this.form.operands[i]!.kind) {
-      case 'G':
-      case 'Z':
-      case 'V':
-      case 'P':
-      case 'S':
-        return this.instruction.reg;
-      case 'R':
-      case 'U':
-      case 'N':
-        return this.instruction.rm;
-      case 'E':
-      case 'W':
-      case 'Q':
-        return this.memory ? null : this.instruction.rm;
-      case 'AL':
-      case 'A':
-      case 'AX':
-        return CPU.regs;
-      case 'CL':
-        return CPU.regs + 8;
-      case 'DX':
-        return CPU.regs + 16;
-      default:
-        return null;
-    }
-  }
-
-  private isGeneral(slot: number): boolean {
-    return slot < CPU.regs + 16 * 8;
+    return operandSlot(this.instruction, this.form, i);
   }
 
   get(i: number): I64 {
@@ -274,7 +289,7 @@ export class TranslatorSemantics extends EmittingSemantics {
     if (kind === 'I' || kind === 'J') return signed ? this.immediate() : this.zext(this.immediate(), bits);
     const slot = this.slot(i);
     if (slot !== null) {
-      if (this.isGeneral(slot)) return this.readGeneral(slot, bits, signed);
+      if (isGeneral(slot)) return this.readGeneral(slot, bits, signed);
       return this.f.let((signed ? loadSigned : loadUnsigned)(this.cpu, slot, bits));
     }
     const key = i * 2 + (signed ? 1 : 0);
@@ -291,7 +306,7 @@ export class TranslatorSemantics extends EmittingSemantics {
     const bits = this.bits(i);
     const slot = this.slot(i);
     if (slot !== null) {
-      if (this.isGeneral(slot)) this.writeGeneral(slot, bits, value);
+      if (isGeneral(slot)) this.writeGeneral(slot, bits, value);
       else f.store(this.cpu, value, slot, bits);
       return;
     }
@@ -303,7 +318,7 @@ export class TranslatorSemantics extends EmittingSemantics {
     const bits = this.bits(i);
     const base = slot === null ? this.pointerOf(i) : this.cpu;
     const offset = slot ?? 0;
-    if (slot !== null && this.isGeneral(slot))
+    if (slot !== null && isGeneral(slot))
       return v128.i64x2_replace(v128.const(0n, 0n), 0, this.readGeneral(slot, bits, false));
     const xmm = xmmOf(slot);
     if (xmm >= 0) return this.sse.getBits(xmm, bits);
@@ -313,7 +328,7 @@ export class TranslatorSemantics extends EmittingSemantics {
   setV(i: number, value: V128, bits = this.bits(i)): void {
     const { f } = this;
     const slot = this.slot(i);
-    if (slot !== null && this.isGeneral(slot)) {
+    if (slot !== null && isGeneral(slot)) {
       this.writeGeneral(slot, bits, v128.i64x2_extract(value, 0));
       return;
     }
@@ -333,7 +348,7 @@ export class TranslatorSemantics extends EmittingSemantics {
     if (slot === null) return this.pointerOf(i, write);
     const xmm = xmmOf(slot);
     if (xmm >= 0) return this.state.vectors.spilled(xmm);
-    if (!this.isGeneral(slot)) return i32.add(this.cpu, slot);
+    if (!isGeneral(slot)) return i32.add(this.cpu, slot);
     // A general register has no bytes in memory while it is in a local: through the state's slot.
     const { index } = this.general(slot);
     this.f.store(this.cpu, this.use(index), CPU.regs + index * 8);
@@ -350,7 +365,7 @@ export class TranslatorSemantics extends EmittingSemantics {
       const pointer = this.pointers.get(i);
       if (pointer !== undefined) this.commitPointer(pointer);
     } else if (xmmOf(slot) >= 0) this.state.vectors.reload(xmmOf(slot));
-    else if (this.isGeneral(slot)) {
+    else if (isGeneral(slot)) {
       const { index } = this.general(slot);
       if (this.spilled.has(index)) this.setReg(index, i64.load(this.cpu, CPU.regs + index * 8));
     }
@@ -396,26 +411,48 @@ export class TranslatorSemantics extends EmittingSemantics {
 
   // --- Guest memory ---
 
-  protected check(va: Local<'i64'>, bytes: number, write: boolean): Local<'i32'> {
+  protected check(va: Local<'i64'>, bytes: number, write: boolean, place?: Place | null): Local<'i32'> {
+    const member = place === undefined ? null : this.member({ place, bytes, write });
     const { f, cpu } = this;
     const linear = f.local('i32');
+    const info = i32.const(bytes | (write ? INFO_WRITE : 0));
+    if (member === null) {
+      this.lookUp(va, bytes, write, linear, () => call('i32', this.imports.reach, cpu, va, info));
+      return linear;
+    }
+    const { group, first } = member;
+    let start = member.linear;
+    if (start === null) {
+      start = f.local('i32');
+      const span = group.end - group.start;
+      const low = f.let(first === 0 ? va : i64.sub(va, first));
+      this.lookUp(low, span, group.write, start, () =>
+        call('i32', this.imports.reachGroup, cpu, va, info, i32.const(first), i32.const(span)),
+      );
+      if (!this.conditional) this.state.addresses.check(group, start);
+    }
+    f.set(linear, i32.add(start, first));
+    return linear;
+  }
+
+  private member(access: Access): Member | null {
+    if (!this.accesses.some((each) => sameAccess(each, access))) this.accesses.push(access);
+    return this.state.addresses.member(this.offset, this.instruction, access);
+  }
+
+  /** The inlined look-up of a range of bytes; where it fails, `reach` answers, or 0: out. */
+  private lookUp(va: I64, bytes: number, write: boolean, linear: Local<'i32'>, reach: () => I32): void {
+    const { f } = this;
     const slot = f.let(i32.add(this.state.tlb, tlbIndex(va)));
     const tag = i64.load(slot, write ? TLB.write : TLB.read);
     f.if(
       i64.eq(tag, lastPage(va, bytes)),
       () => f.set(linear, i32.add(i32.load(slot, TLB.addend), i32.wrap(va))),
       () => {
-        f.set(linear, call('i32', this.imports.access, cpu, va, i32.const(bytes | (write ? INFO_WRITE : 0))));
-        f.if(i32.eqz(linear), () => this.exits.fault());
-        // Code was dropped, perhaps this very region: nothing of the instruction is done yet.
-        if (write)
-          f.if(i32.load(cpu, CPU.codeDropped), () => {
-            f.store(cpu, i32.const(0), CPU.codeDropped);
-            this.exits.retry();
-          });
+        f.set(linear, reach());
+        f.if(i32.eqz(linear), () => this.exits.unreached());
       },
     );
-    return linear;
   }
 
   // --- Flags ---
@@ -615,3 +652,9 @@ export class TranslatorSemantics extends EmittingSemantics {
     return result;
   }
 }
+
+const sameAccess = (a: Access, b: Access): boolean =>
+  a.bytes === b.bytes &&
+  a.write === b.write &&
+  a.place?.register === b.place?.register &&
+  a.place?.displacement === b.place?.displacement;
