@@ -6,9 +6,10 @@
  * that, operands are zero, normal or infinite (a denormal raises #D, a NaN has rules of its own), and the result is
  * neither rounded to infinity nor tiny: then DAZ and FTZ do not matter either. Everything else is the host's.
  *
- * What an attempt asks first costs a few integer operations: with the exponent at bit 5 or 3 of a word, adding 16 and
- * looking at bits 5 to 10 (PLAIN) tells exponents in the middle of the range from those near its ends, zero among
- * them. The precise question (`ordinary`, `within`) is asked where that says no.
+ * What an attempt asks first costs a few integer operations and tells exponents in the middle of the range from those
+ * near its ends, zero among them. Of scalars: the exponent begins at bit 0 (of floats, 3) of a word; 16 is added, and
+ * bits 5 to 10 (PLAIN) must not be zero. Of vectors: see inMiddle. The precise question (`ordinary`, `within`) is asked
+ * where that says no.
  */
 import {
   type Expr,
@@ -25,8 +26,8 @@ import {
   v128,
 } from '../../wasm/index.ts';
 import type { Semantics } from './semantics.ts';
-import { PLAIN, type Shape } from './sse-semantics.ts';
-import { byLanes, dwords, highHalf, quads, ZERO } from './sse-vector.ts';
+import type { Shape } from './sse-semantics.ts';
+import { highHalf, quads, ZERO } from './sse-vector.ts';
 
 /** T: type of a value; B: what a comparison gives, one bit or a mask. */
 export interface Real<T extends ValType = ValType, B extends ValType = ValType> {
@@ -106,18 +107,20 @@ const lanes = {
   setMask: (c: Semantics, condition: V128) => c.setV(0, condition),
 };
 
-/** One test of several vectors of 32-bit lanes: no lane of any is zero. */
-function noneZero(vectors: readonly V128[], plain: I32): I32[] {
-  const least = vectors.reduce((a, b) => v128.i32x4_min_u(a, b));
-  return [plain, v128.i32x4_all_true(least)];
+/**
+ * One test for all lanes: the exponents' two highest bits differ (magnitudes of 2**-511 to 2**512; of 2**-63 to 2**64).
+ * It needs no constants, which V8 makes anew at every use.
+ */
+function inMiddle(
+  vectors: readonly V128[],
+  plain: I32,
+  shl: (a: V128, count: number) => V128,
+  bitmask: (a: V128) => I32,
+  all: number,
+): I32[] {
+  const differ = vectors.map((a) => v128.xor(a, shl(a, 1))).reduce((a, b) => v128.and(a, b));
+  return [plain, i32.eq(bitmask(shl(differ, 1)), all)];
 }
-
-/** Exponents near the ends of the range become zero (see the head). */
-const middle = (words: V128): V128 =>
-  v128.and(v128.i32x4_add(v128.i32x4_shr_u(words, 20), dwords(16)), dwords(PLAIN));
-
-/** The high dwords of two vectors' quads. */
-const highDwords = (a: V128, b: V128): V128 => v128.shuffle(a, b, byLanes(4, 1, 3, 5, 7));
 
 export const SS: Real<'f32', 'i32'> = {
   ...bit,
@@ -207,9 +210,12 @@ export const PS: Real<'v128', 'v128'> = {
   },
   all: v128.i32x4_all_true,
   usual: (operands, result, plain) =>
-    noneZero(
-      [...operands.map((a) => v128.and(a, dwords(0x7f800000))), ...(result === null ? [] : [middle(result)])],
+    inMiddle(
+      result === null ? operands : [...operands, result],
       plain,
+      v128.i32x4_shl,
+      v128.i32x4_bitmask,
+      0xf,
     ),
 };
 
@@ -237,14 +243,12 @@ export const PD: Real<'v128', 'v128'> = {
   },
   all: v128.i64x2_all_true,
   usual: (operands, result, plain) =>
-    noneZero(
-      [
-        ...(operands.length === 0
-          ? []
-          : [v128.and(highDwords(operands[0]!, operands.at(-1)!), dwords(0x7ff00000))]),
-        ...(result === null ? [] : [middle(highDwords(result, result))]),
-      ],
+    inMiddle(
+      result === null ? operands : [...operands, result],
       plain,
+      v128.i64x2_shl,
+      v128.i64x2_bitmask,
+      3,
     ),
 };
 

@@ -161,7 +161,14 @@ export class VectorState {
       if (lane === 'wide') f.set(this.wideOf(index), v128.load(cpu, this.slot(index)));
       else f.set(this.lowOf(index, lane), this.loadNumber(lane, this.slot(index)));
     }
-    if (plain) f.set(this.plainLocal, plainMxcsr(i32.load(cpu, CPU.mxcsr)));
+    if (plain) this.setPlain(i32.load(cpu, CPU.mxcsr));
+  }
+
+  /** Through memory: V8 would take a computation to every use of its result. */
+  private setPlain(mxcsr: I32): void {
+    const { f, cpu } = this;
+    f.store(cpu, plainMxcsr(mxcsr), CPU.temp);
+    f.set(this.plainLocal, i32.load(cpu, CPU.temp));
   }
 
   private loadNumber(low: Number_, offset: number): Expr {
@@ -317,7 +324,7 @@ export class VectorState {
   setMxcsr(value: I32): void {
     this.f.store(this.cpu, value, CPU.mxcsr);
     this.plainUsed = true;
-    this.f.set(this.plainLocal, plainMxcsr(value));
+    this.setPlain(value);
   }
 
   /** A call that looks at the registers in memory and may change them, and MXCSR. */
