@@ -37,6 +37,12 @@ describe.skipIf(!hasApt)("Debian's packages", () => {
       modStartPfn: true,
       hypercallPage: expect.toSatisfy((page) => page === null || page > -(2 ** 31)),
     });
+    if (name !== 'cloud') {
+      const modules = new Map(fetched.modules.map(({ path, bytes }) => [path.replace(/^.*\//, ''), bytes]));
+      for (const each of ['xen-blkfront.ko', 'xen-netfront.ko', 'ext4.ko', '9pnet_xen.ko'])
+        expect(new TextDecoder('latin1').decode(modules.get(each)!.subarray(1, 4))).toBe('ELF');
+      expect(new TextDecoder().decode(modules.get('modules.alias'))).toContain('alias xen:vbd xen_blkfront');
+    }
     // The kernel's own symbols say that its entry point is where Xen guests start.
     const symbols = Symbols.ofKernel(kernel.elf)!;
     expect(symbols.size).toBeGreaterThan(50_000);
