@@ -99,6 +99,21 @@ describe('xl and its daemon', () => {
   });
 });
 
+describe('the package', () => {
+  it('has the toolstack for programs', async () => {
+    const program = `
+      import { RemoteToolstack, readDomainConfig } from 'xenolith/toolstack';
+      const toolstack = new RemoteToolstack({ socketPath: process.env.XENOLITH_DIR + '/socket' });
+      const { config } = readDomainConfig([{ name: 'x', text: 'name="p"; firmware="pvgrub64"; memory=64' }], '/');
+      const { domid } = await toolstack.create(config, true);
+      console.log((await toolstack.list()).map(({ name }) => name).join());
+      await toolstack.destroy(domid);`;
+    await user.xl('list');
+    const args = ['--input-type=module', '-e', program];
+    expect(execFileSync(process.execPath, args, { env: user.env, encoding: 'utf8' })).toBe('Domain-0,p\n');
+  });
+});
+
 describe('a domain of Debian’s kernel', () => {
   it('is created, seen, changed and ended by every command', async () => {
     await user.xl('create', '-q', '-p', SHELL, 'name="a"', 'memory=160; on_poweroff="restart"');

@@ -383,7 +383,13 @@ export class LocalToolstack implements Toolstack {
       const domain = await this.ask(() => ManagedDomain.build(this.machine, config, guest, this.messages));
       this.domains.set(domain.id, domain);
       const mcuAdvance = (DEFAULT_PARAMETERS.mcuAdvance * DEFAULT_WEIGHT) / config.weight;
-      if (config.weight !== DEFAULT_WEIGHT) await this.setDomainScheduling(domain.id, { mcuAdvance });
+      if (config.weight !== DEFAULT_WEIGHT) {
+        await this.setDomainScheduling(domain.id, { mcuAdvance }).catch(async (error) => {
+          this.domains.delete(domain.id);
+          await domain.destroy();
+          throw error;
+        });
+      }
       this.note(`Domain ${domain.id} (${domain.name}) created`);
       void domain.running.ended
         .then((end) => this.ended(domain, end))
