@@ -3,6 +3,8 @@
  * JSON data, as they cross threads. Every method throws HypercallError: ESRCH for a domain that does not exist,
  * EINVAL for arguments that make no sense, ENOMEM where the machine is full.
  */
+import { PAGE_SIZE } from '../machine/memory.ts';
+import { RING_SIZE } from '../x86/interpreter/transfers.ts';
 import type { BvtParameters } from './bvt.ts';
 import { dumpDomain } from './crash.ts';
 import type { Domain } from './domain.ts';
@@ -322,9 +324,10 @@ export class Control {
   }
 }
 
-/** Tables, shared_info, processor states, grant table. */
+/** Tables, shared_info, processor states and what the processor adds to each, grant table. */
 function overheadPages({ memory, vcpus, grants }: Domain): number {
-  return memory.overhead + vcpus.length + grants.frames.count + grants.frames.statusCount;
+  const ofVcpu = 1 + RING_SIZE / PAGE_SIZE;
+  return memory.overhead + vcpus.length * ofVcpu + grants.frames.count + grants.frames.statusCount;
 }
 
 function within(value: number, least: number, most: number): void {

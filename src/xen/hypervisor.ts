@@ -29,7 +29,7 @@ import {
   RESTART,
 } from './hypercall.ts';
 import { makeHypercalls } from './hypercall-table.ts';
-import { DomainMemory } from './mm/domain-memory.ts';
+import { DomainMemory, outOfMemory } from './mm/domain-memory.ts';
 import { handlePageTableWrite } from './mm/page-table-write.ts';
 import { NotificationQueue } from './notify.ts';
 import { generalProtection, invalidOpcode } from './priv-op.ts';
@@ -171,11 +171,7 @@ export class Hypervisor {
   }
 
   private addVcpu(domain: Domain, id: number): void {
-    const cpu = new Cpu(this.memory, this.frames.alloc() * PAGE_SIZE);
-    cpu.reset();
-    cpu.supervisor = true;
-    cpu.put(CPU.owner, domain.id);
-    this.processor.attach(cpu, domain.space);
+    const cpu = this.makeCpu(domain);
     const vcpu = new Vcpu(domain, id, cpu);
     this.vcpuOfCpu.set(cpu.address, vcpu);
     domain.vcpus.push(vcpu);
@@ -183,6 +179,23 @@ export class Hypervisor {
     vcpu.vcpuInfo = domain.memory.sharedInfo + SHARED_INFO.vcpu_info + id * VCPU_INFO.size;
     vcpu.upcallMasked = true;
     vcpu.publishTime(this.now());
+  }
+
+  /** @throws HypercallError ENOMEM */
+  private makeCpu(domain: Domain): Cpu {
+    let frame = 0;
+    try {
+      frame = this.frames.alloc();
+      const cpu = new Cpu(this.memory, frame * PAGE_SIZE);
+      cpu.reset();
+      cpu.supervisor = true;
+      cpu.put(CPU.owner, domain.id);
+      this.processor.attach(cpu, domain.space);
+      return cpu;
+    } catch (error) {
+      if (frame !== 0) this.frames.release(frame);
+      throw outOfMemory(error);
+    }
   }
 
   private freeDomid(): number {

@@ -432,6 +432,7 @@ export class DomainMemory {
   }
 }
 
-function outOfMemory(error: unknown): unknown {
+/** As the errno that a caller of the hypervisor gets. */
+export function outOfMemory(error: unknown): unknown {
   return error instanceof OutOfFrames ? new HypercallError(ERRNO.ENOMEM) : error;
 }
