@@ -42,8 +42,9 @@ export class RemoteToolstack implements Toolstack {
     this.endpoint = endpoint;
   }
 
-  daemon(): Promise<DaemonInfo> {
-    return this.get('/v1/daemon');
+  /** @param signal gives it up */
+  daemon(signal?: AbortSignal): Promise<DaemonInfo> {
+    return this.call('GET', '/v1/daemon', undefined, signal);
   }
 
   /** Ends the daemon. @throws ToolstackError busy: there are domains, and it is not forced */

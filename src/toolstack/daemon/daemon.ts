@@ -15,6 +15,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
+import type { AddressInfo } from 'node:net';
 import { ToolstackError } from '../api/errors.ts';
 import { LocalToolstack } from '../api/local.ts';
 import type { DaemonInfo } from '../api/model.ts';
@@ -176,11 +177,12 @@ export class Daemon implements DaemonControl {
     writeFileSync(this.options.place.token, `${token}\n`, { mode: 0o600 });
     chmodSync(this.options.place.token, 0o600);
     try {
-      await this.server!.listen(where, token);
+      const server = await this.server!.listen(where, token);
+      const { address, port } = server.address() as AddressInfo;
+      this.say(`listens at ${address}:${port}; the token is in ${this.options.place.token}`);
     } catch (error) {
       throw new Failure(`${where.host}:${where.port}: ${(error as Error).message}`);
     }
-    this.say(`listens at ${where.host}:${where.port}; the token is in ${this.options.place.token}`);
   }
 
   private async bringDown(): Promise<void> {

@@ -29,7 +29,7 @@ export async function findDaemon(place: Place): Promise<RemoteToolstack | null> 
   const toolstack = new RemoteToolstack({ socketPath: place.socket });
   for (;;) {
     try {
-      await toolstack.daemon();
+      await toolstack.daemon(AbortSignal.timeout(PATIENCE));
       return toolstack;
     } catch (error) {
       if (!(error instanceof Unreachable)) throw error;
