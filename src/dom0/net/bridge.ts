@@ -9,8 +9,11 @@ import type { Packet } from './packet.ts';
 
 /** Somebody who waits for room at a port. */
 export interface Waiter {
-  /** There may be room again. Sends on, but not without end; if there is no room again it waits again. */
-  resume(): void;
+  /**
+   * There is room again. Sends about as many bytes; if there is no room again meanwhile, it waits again.
+   * @returns true: it has more to send
+   */
+  resume(bytes: number): boolean;
 }
 
 /** What became of a packet. `wait`: nothing yet; the sender keeps it and is told when to try again. */
@@ -94,9 +97,13 @@ export class Bridge {
   }
 }
 
+/** What each of those who wait may send before it is the next one's turn, bytes: one large packet, or many small. */
+const TURN_BYTES = 65_536;
+
 /** Those who wait for room at a port, served in turn. */
 export class Waiters {
   private readonly queue = new Set<Waiter>();
+  private serving = false;
 
   add(waiter: Waiter): void {
     this.queue.add(waiter);
@@ -106,10 +113,25 @@ export class Waiters {
     this.queue.delete(waiter);
   }
 
-  /** Each of those who wait now gets a turn. */
+  /** Whoever comes now has to wait behind others. */
+  get before(): boolean {
+    return !this.serving && this.queue.size > 0;
+  }
+
+  /** Lets them send, turn by turn, as long as there is room. */
   serve(): void {
-    const turn = [...this.queue];
-    this.queue.clear();
-    for (const waiter of turn) waiter.resume();
+    this.serving = true;
+    for (let next = this.first(); next; next = this.first()) {
+      this.queue.delete(next);
+      const more = next.resume(TURN_BYTES);
+      // It waits again: there is no room any more.
+      if (this.queue.has(next)) break;
+      if (more) this.queue.add(next);
+    }
+    this.serving = false;
+  }
+
+  private first(): Waiter | undefined {
+    return this.queue.values().next().value;
   }
 }

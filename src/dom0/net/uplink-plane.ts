@@ -90,6 +90,10 @@ export class UplinkPlane implements DataPlane, BridgePort {
   deliver(packet: Packet, waiter: Waiter | null): Fate {
     if (this.closed || packet.length > PACKET_MAX) return 'dropped';
     const { outward } = this;
+    if (waiter && this.waiters.before) {
+      this.waiters.add(waiter);
+      return 'wait';
+    }
     let address = outward.reserve(packet.length);
     if (address === 0) {
       if (!waiter) return 'dropped';

@@ -75,9 +75,9 @@ class Sender implements Waiter {
     this.queue = queue;
   }
 
-  resume(): void {
+  resume(bytes: number): boolean {
     this.waiting = false;
-    this.plane.send(this);
+    return this.plane.send(this, bytes);
   }
 }
 
@@ -156,7 +156,10 @@ export class VifPlane implements DataPlane, BridgePort {
   onTimer(): void {
     const waiting = [...this.limited];
     this.limited.clear();
-    for (const sender of waiting) sender.resume();
+    for (const sender of waiting) {
+      sender.waiting = false;
+      this.send(sender);
+    }
   }
 
   work(): boolean {
@@ -183,14 +186,24 @@ export class VifPlane implements DataPlane, BridgePort {
 
   // --- From the guest ---
 
-  /** Passes on what a queue has to send, as far as it is its turn. */
-  send(sender: Sender): void {
-    if (this.closed || sender.waiting) return;
+  /**
+   * Passes on what a queue has to send, as far as it is its turn.
+   * @param bytes how much about; left out: its turn is as long as any, and it gets another one by itself
+   * @returns true: it has more to send and nothing but the end of its turn holds it up
+   */
+  send(sender: Sender, bytes?: number): boolean {
+    if (this.closed || sender.waiting) return false;
+    let more = false;
     this.guarded(() => {
-      for (let count = 0; count < TURN; count++) if (!this.sendOne(sender)) return;
-      this.busy.add(sender);
-      this.link.schedule();
+      const most = this.statistics.txBytes + (bytes ?? Number.POSITIVE_INFINITY);
+      for (let count = 0; count < TURN && this.statistics.txBytes < most; count++)
+        if (!this.sendOne(sender)) return;
+      more = true;
     });
+    if (!more || bytes !== undefined) return more;
+    this.busy.add(sender);
+    this.link.schedule();
+    return true;
   }
 
   /** @returns false: there is nothing more to do now */

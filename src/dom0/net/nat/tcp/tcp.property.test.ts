@@ -54,12 +54,14 @@ interface Weather {
 
 const CALM: Weather = { loss: 0, duplication: 0, delay: 1, jitter: 0, full: 0 };
 
-/** Deterministic. */
+/** Deterministic (mulberry32): one whose numbers are related to each other would lose the same segment for ever. */
 function generator(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state / 2 ** 32;
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
   };
 }
 
@@ -229,7 +231,8 @@ function bytes(length: number, seed: number): Uint8Array {
 }
 
 const weather = fc.record({
-  loss: fc.double({ min: 0, max: 0.25, noNaN: true }),
+  // Not so much that a handshake is likely to fail for good.
+  loss: fc.double({ min: 0, max: 0.1, noNaN: true }),
   duplication: fc.double({ min: 0, max: 0.2, noNaN: true }),
   delay: fc.integer({ min: 0, max: 60 }),
   jitter: fc.integer({ min: 0, max: 40 }),

@@ -1,0 +1,136 @@
+import { describe, expect, it } from 'vitest';
+import { XenbusState } from '../../xen/public/io/xenbus.ts';
+import { type TestBackends, testBackends } from '../backend/testing.ts';
+import { parseMac, putMac } from './addresses.ts';
+import { networkPlanes } from './networks.ts';
+import { NO_OFFLOAD, type Offload } from './offload.ts';
+import { NetFront } from './testing-netfront.ts';
+import { Uplink } from './uplink.ts';
+import { VirtualInterface } from './vif.ts';
+
+const GATEWAY = 0x0200_0000_0001;
+const FULL = { 'feature-sg': 1, 'feature-gso-tcpv4': 1 };
+
+async function world(domains: number) {
+  const made: { planes: ReturnType<typeof networkPlanes> | null } = { planes: null };
+  const factory =
+    (kind: string) =>
+    (...parts: Parameters<ReturnType<typeof networkPlanes>[0][1]>) => {
+      made.planes ??= networkPlanes(backends.machines.memory, backends.machines.frames);
+      return new Map(made.planes).get(kind)!(...parts);
+    };
+  const backends: TestBackends = testBackends(
+    { vif: factory('vif'), uplink: factory('uplink') },
+    { domains, pages: 64, maxPages: 96, megabytes: 24 },
+  );
+  const received: { from: number; length: number; offload: Offload }[] = [];
+  const calls: string[] = [];
+  const later: (() => void)[] = [];
+  const opening = Uplink.open(
+    backends.machines.memory,
+    backends.opener,
+    'br0',
+    (work) => later.push(work),
+    () => ({
+      receive: (frame, { flags, gso, gsoSize }) => {
+        received.push({ from: frame[11]!, length: frame.length, offload: { flags, gso, gsoSize } });
+      },
+      settle: () => calls.push('settle'),
+      room: () => calls.push('room'),
+    }),
+  );
+  await backends.settle();
+  const uplink = await opening;
+  await backends.settle();
+  const fronts: NetFront[] = [];
+  for (const [index, guest] of backends.machines.domains.entries()) {
+    new VirtualInterface(
+      { planes: backends.opener, store: backends.store },
+      {
+        ...{ domid: guest.domain.id, devid: 0, bridge: 'br0', ips: [], rules: [], rate: null, mtu: 1500 },
+        ...{ mac: `00:16:3e:00:00:0${index + 1}`, vifname: null },
+      },
+    );
+    const front = new NetFront(backends, guest);
+    expect(await front.connect(FULL)).toBe(XenbusState.Connected);
+    fronts.push(front);
+  }
+  return { backends, uplink, fronts, received, calls, later };
+}
+
+function frame(from: number, to: number, length: number): Uint8Array {
+  const bytes = new Uint8Array(length).fill(7);
+  putMac(bytes, 0, to);
+  putMac(bytes, 6, from);
+  bytes[12] = 0x88;
+  bytes[13] = 0xb5;
+  return bytes;
+}
+
+const macOf = (index: number) => parseMac(`00:16:3e:00:00:0${index + 1}`)!;
+
+describe('an uplink', () => {
+  it('carries frames both ways with what is left to do to them', async () => {
+    const { backends, uplink, fronts, received, calls } = await world(1);
+    const [a] = fronts as [NetFront];
+    await a.send(frame(macOf(0), GATEWAY, 20_000), { flags: 3, gsoSize: 1448 });
+    expect(received).toEqual([{ from: 1, length: 20_000, offload: { flags: 3, gso: 1, gsoSize: 1448 } }]);
+    expect(calls).toContain('settle');
+    a.queue.offer(20);
+    const down = frame(GATEWAY, macOf(0), 30_000);
+    const pieces = [down.subarray(0, 14), down.subarray(14, 9000), down.subarray(9000)];
+    expect(uplink.send(pieces, { flags: 3, gso: 1, gsoSize: 1000 })).toBe(true);
+    await backends.settle();
+    const [got] = a.queue.received();
+    expect(got).toMatchObject({ gsoSize: 1000, gsoType: 1 });
+    expect(Buffer.compare(got!.bytes, down)).toBe(0);
+  });
+
+  it('says when it has no room, and when it has again', async () => {
+    const { backends, uplink, fronts, calls } = await world(1);
+    fronts[0]!.queue.offer(4);
+    let count = 0;
+    while (uplink.send([frame(GATEWAY, macOf(0), 60_000)], NO_OFFLOAD)) count++;
+    expect(count).toBeGreaterThan(14);
+    expect(calls).not.toContain('room');
+    await backends.settle();
+    expect(calls).toContain('room');
+    expect(uplink.send([frame(GATEWAY, macOf(0), 60_000)], NO_OFFLOAD)).toBe(true);
+  });
+
+  it('that is slow is shared by those who want to send, in turn', async () => {
+    const { backends, uplink, fronts, received, later } = await world(3);
+    // The bridge has to know where the gateway is: for one of many nobody waits.
+    uplink.send([frame(GATEWAY, macOf(0), 60)], NO_OFFLOAD);
+    await backends.settle();
+    for (const [index, front] of fronts.entries()) {
+      const parts = front.place(frame(macOf(index), GATEWAY, 40_000));
+      for (let count = 0; count < 20; count++) front.queue.push(parts);
+    }
+    for (const front of fronts) front.queue.kick();
+    for (let round = 0; round < 200; round++) {
+      await backends.settle();
+      for (const work of later.splice(0)) work();
+    }
+    expect(received).toHaveLength(60);
+    // What the ring of frames held came first; from then on each has his turn, until he has no more.
+    const order = received.map(({ from }) => from).join('');
+    expect(order).toMatch(/^1{20}2{6}[23]+$/);
+    expect(order.slice(26)).toMatch(/^(2{1,2}3{1,2})+3*$/);
+    for (const front of fronts) {
+      expect(front.queue.txAnswers().every(({ status }) => status === 0)).toBe(true);
+    }
+  });
+
+  it('that goes lets nobody wait', async () => {
+    const { backends, uplink, fronts } = await world(1);
+    const [a] = fronts as [NetFront];
+    const free = backends.machines.frames.free;
+    const closing = uplink.close();
+    await backends.settle();
+    await closing;
+    expect(backends.machines.frames.free).toBeGreaterThan(free + 500);
+    expect((await a.send(frame(macOf(0), GATEWAY, 100))).map(({ status }) => status)).toEqual([0]);
+    expect(uplink.send([frame(GATEWAY, macOf(0), 100)], NO_OFFLOAD)).toBe(true);
+  });
+});
