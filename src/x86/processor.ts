@@ -5,6 +5,7 @@
 import type { Frames } from '../machine/frames.ts';
 import type { Memory } from '../machine/memory.ts';
 import type { Cpu, VirtualAddress } from './cpu.ts';
+import type { GateBuilder } from './gates.ts';
 import type { Exit } from './state.ts';
 
 /** What kind of access a translation is for. */
@@ -21,6 +22,8 @@ export interface ProcessorHost {
   random(bytes: Uint8Array): void;
   /** A segment descriptor (two u32: low, high) or null where the selector is beyond its table. */
   descriptor(cpu: Cpu, selector: number): readonly [number, number] | null;
+  /** Builds what answers exits without leaving guest code (see gates.ts). */
+  readonly gate?: GateBuilder | undefined;
 }
 
 /**

@@ -120,6 +120,8 @@ export const CPU = {
   holders: 0x710,
   /** Records of a single step (see records.ts). */
   stepRecords: 0x800,
+  /** To the end: of the layer above (see gates.ts). */
+  monitor: 0xc00,
   size: 0x1000,
 } as const;
 

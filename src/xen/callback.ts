@@ -1,6 +1,7 @@
 /** The guest's entry points for events, system calls and failed returns (public/callback.h, public/nmi.h). */
-import type { VirtualAddress } from '../x86/cpu.ts';
+import type { Cpu, VirtualAddress } from '../x86/cpu.ts';
 import { VECTOR } from '../x86/state.ts';
+import { GATE } from './gate-state.ts';
 import type { Arguments } from './hypercall.ts';
 import { FLAT_KERNEL_CS } from './public/arch-x86.ts';
 import {
@@ -21,11 +22,30 @@ export class Callbacks {
   event: VirtualAddress = 0;
   failsafe: VirtualAddress = 0;
   failsafeMasksEvents = false;
-  syscall: VirtualAddress = 0;
-  syscallMasksEvents = false;
+  private readonly cpu: Cpu;
   /** Entries of 32-bit programs: kept for the guest, never entered (the processor has 64-bit mode only). */
   sysenter: VirtualAddress = 0;
   syscall32: VirtualAddress = 0;
+
+  constructor(cpu: Cpu) {
+    this.cpu = cpu;
+  }
+
+  get syscall(): VirtualAddress {
+    return this.cpu.number(GATE.syscall);
+  }
+
+  set syscall(address: VirtualAddress) {
+    this.cpu.putNumber(GATE.syscall, address);
+  }
+
+  get syscallMasksEvents(): boolean {
+    return this.cpu.get(GATE.syscallMasks) !== 0;
+  }
+
+  set syscallMasksEvents(masks: boolean) {
+    this.cpu.put(GATE.syscallMasks, masks ? 1 : 0);
+  }
 }
 
 /** Length of the SYSCALL instruction. */
@@ -45,7 +65,7 @@ export function enterSyscall(vcpu: Vcpu): void {
 
 /** Delivers what waits for the vCPU: an NMI, or its events where it does not hold them off. */
 export function deliverPending(vcpu: Vcpu): void {
-  if (vcpu.nmiPending && !vcpu.nmiMasked && vcpu.traps.address[VECTOR.NMI] !== 0) {
+  if (vcpu.nmiPending && !vcpu.nmiMasked && vcpu.traps.address(VECTOR.NMI) !== 0) {
     vcpu.nmiPending = false;
     vcpu.nmiMasked = true;
     injectException(vcpu, VECTOR.NMI);

@@ -137,12 +137,12 @@ describe('callbacks', () => {
       0x3000,
       true,
     ]);
-    expect(vcpu.traps.address[2]).toBe(0x4000);
+    expect(vcpu.traps.address(2)).toBe(0x4000);
     guest.write64(PAGE.data, 0, 0n);
     expect(call(vcpu, callbackOp, 1, DATA)).toBe(-ERRNO.EINVAL);
     guest.write64(PAGE.data, 0, 4n);
     expect(call(vcpu, callbackOp, 1, DATA)).toBe(0);
-    expect(vcpu.traps.address[2]).toBe(0);
+    expect(vcpu.traps.address(2)).toBe(0);
   });
 
   it('an NMI is delivered once, and the next one after iret', () => {

@@ -18,6 +18,7 @@ import { Domain } from './domain.ts';
 import { Control, type Notification } from './domctl.ts';
 import { EventChannels } from './event-channel.ts';
 import { deviceNotAvailable } from './fpu.ts';
+import { buildGate } from './gates.ts';
 import { GrantTable } from './grant-table.ts';
 import {
   ARGUMENTS,
@@ -104,6 +105,7 @@ export class Hypervisor {
       tsc: () => host.now(),
       random: (bytes) => host.random(bytes),
       cpuid: (leaf, subleaf) => cpuid(leaf, subleaf, apicIdOf(this.current?.id ?? 0)),
+      gate: buildGate,
       descriptor: (cpu, selector) => {
         const vcpu = this.vcpuOfCpu.get(cpu.address);
         return vcpu ? lookUpDescriptor(vcpu, selector) : null;
@@ -296,6 +298,7 @@ export class Hypervisor {
     if (vcpu.period !== 0) this.lookAt = Math.min(this.lookAt, vcpu.nextPeriod);
     this.lookNow = false;
     const budget = Math.min(Math.max((this.lookAt - now) * this.rate, BUDGET_MIN), BUDGET_MAX);
+    vcpu.openGates();
     const before = cpu.number(CPU.instructions);
     let left = budget;
     let executed = before;

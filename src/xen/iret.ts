@@ -3,18 +3,15 @@
  */
 import { join64 } from '../x86/cpu.ts';
 import { Access } from '../x86/processor.ts';
-import { CPU, CS, FLAG, RAX, RCX, RSP, SS, STATUS_FLAGS } from '../x86/state.ts';
+import { CPU, CS, FLAG, RAX, RCX, RSP, SS } from '../x86/state.ts';
 import { enterFailsafe } from './callback.ts';
 import { type Arguments, HypercallError, NO_RESULT } from './hypercall.ts';
 import { FLAT_USER_CS, FLAT_USER_SS, IRET_CONTEXT, VGCF_IN_SYSCALL } from './public/arch-x86.ts';
 import { ERRNO } from './public/errno.ts';
 import { VMASST_TYPE } from './public/xen.ts';
 import { isCodeSelector, isStackSelector } from './segments.ts';
-import { isCanonical } from './traps.ts';
+import { IRET_FLAGS, isCanonical } from './traps.ts';
 import type { Vcpu } from './vcpu.ts';
-
-/** Flags that a guest may set by iret; the others stay as the hypervisor needs them. */
-const ALLOWED = STATUS_FLAGS | FLAG.TF | FLAG.DF | FLAG.NT | FLAG.RF | FLAG.AC | FLAG.ID;
 
 const WORDS = IRET_CONTEXT.size / 4;
 
@@ -51,7 +48,7 @@ export function iret(vcpu: Vcpu, _args: Arguments): number {
   if (inSyscall) {
     // SYSRET leaves the address and the flags in these, and flat segments.
     copy(IRET_CONTEXT.rip, RCX);
-    cpu.setRegNumber(11, (rflags & ALLOWED) | FLAG.IF | FLAG.ONE);
+    cpu.setRegNumber(11, (rflags & IRET_FLAGS) | FLAG.IF | FLAG.ONE);
     cs = FLAT_USER_CS;
     ss = FLAT_USER_SS;
   } else {
@@ -59,7 +56,7 @@ export function iret(vcpu: Vcpu, _args: Arguments): number {
     copy(IRET_CONTEXT.rcx, RCX);
   }
   cpu.rip = rip;
-  cpu.rflags = (rflags & ALLOWED) | FLAG.IF | FLAG.ONE;
+  cpu.rflags = (rflags & IRET_FLAGS) | FLAG.IF | FLAG.ONE;
   cpu.setSelector(CS, cs);
   cpu.setSelector(SS, ss);
   vcpu.upcallMasked = (rflags & FLAG.IF) === 0;

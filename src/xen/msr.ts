@@ -122,5 +122,5 @@ function writeHypercallPage(vcpu: Vcpu, address: number): boolean {
  * (public/arch-x86/xen.h, at trap_info).
  */
 export function readsAsZero(vcpu: Vcpu): boolean {
-  return vcpu.traps.address[VECTOR.GP] === 0;
+  return vcpu.traps.address(VECTOR.GP) === 0;
 }

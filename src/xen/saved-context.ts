@@ -56,9 +56,9 @@ export function guestContext(vcpu: Vcpu): Uint8Array {
   for (let vector = 0; vector < VECTORS; vector++) {
     const at = GUEST_CONTEXT.trap_ctxt + vector * TRAP_INFO.size;
     image[at + TRAP_INFO.vector] = vector;
-    image[at + TRAP_INFO.flags] = vcpu.traps.flags[vector]!;
+    image[at + TRAP_INFO.flags] = vcpu.traps.flags(vector);
     view.setUint16(at + TRAP_INFO.cs, vcpu.traps.cs[vector]!, true);
-    put(at + TRAP_INFO.address, vcpu.traps.address[vector]!);
+    put(at + TRAP_INFO.address, vcpu.traps.address(vector));
   }
   put(GUEST_CONTEXT.ldt_base, vcpu.ldtBase);
   put(GUEST_CONTEXT.ldt_ents, vcpu.ldtEntries);

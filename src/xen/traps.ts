@@ -5,9 +5,10 @@
  * to high addresses: rcx, r11, for failsafe ds es fs gs, for some exceptions the error code, then rip, cs, rflags,
  * rsp, ss. The upper half of the cs word holds the event mask as it was (public/arch-x86/xen.h, 64-bit PV).
  */
-import { hex64, type VirtualAddress } from '../x86/cpu.ts';
+import { type Cpu, hex64, type VirtualAddress } from '../x86/cpu.ts';
 import { Access } from '../x86/processor.ts';
-import { CPU, CS, DS, ES, FLAG, FS, GS, PF, RCX, RSP, SS, VECTOR } from '../x86/state.ts';
+import { CPU, CS, DS, ES, FLAG, FS, GS, PF, RCX, RSP, SS, STATUS_FLAGS, VECTOR } from '../x86/state.ts';
+import { GATE } from './gate-state.ts';
 import { type Arguments, HypercallError, RESTART } from './hypercall.ts';
 import { FLAT_KERNEL_CS, FLAT_KERNEL_SS } from './public/arch-x86.ts';
 import { ERRNO } from './public/errno.ts';
@@ -36,20 +37,37 @@ export function inHypervisor(address: VirtualAddress): boolean {
 
 /** What the guest registered for each vector. Address 0: no handler. */
 export class TrapTable {
-  readonly address = new Float64Array(VECTORS);
-  readonly flags = new Uint8Array(VECTORS);
   readonly cs = new Uint16Array(VECTORS);
+  private readonly cpu: Cpu;
+  /** But for page faults: those are where the gates see them (gate-state.ts). */
+  private readonly addresses = new Float64Array(VECTORS);
+  private readonly allFlags = new Uint8Array(VECTORS);
+
+  constructor(cpu: Cpu) {
+    this.cpu = cpu;
+  }
+
+  address(vector: number): VirtualAddress {
+    return vector === VECTOR.PF ? this.cpu.number(GATE.pageFault) : this.addresses[vector]!;
+  }
+
+  flags(vector: number): number {
+    return vector === VECTOR.PF ? this.cpu.get(GATE.pageFaultFlags) : this.allFlags[vector]!;
+  }
 
   set(vector: number, flags: number, cs: number, address: VirtualAddress): void {
-    this.address[vector] = address;
-    this.flags[vector] = flags;
     this.cs[vector] = cs;
+    if (vector === VECTOR.PF) {
+      this.cpu.putNumber(GATE.pageFault, address);
+      this.cpu.put(GATE.pageFaultFlags, flags);
+    } else {
+      this.addresses[vector] = address;
+      this.allFlags[vector] = flags;
+    }
   }
 
   clear(): void {
-    this.address.fill(0);
-    this.flags.fill(0);
-    this.cs.fill(0);
+    for (let vector = 0; vector < VECTORS; vector++) this.set(vector, 0, 0, 0);
   }
 }
 
@@ -75,8 +93,11 @@ const WITH_ERROR_CODE: ReadonlySet<number> = new Set([
 /** Kinds of bounce frames. */
 export const BOUNCE = { ERROR_CODE: 1, MASK_EVENTS: 2, FAILSAFE: 4 } as const;
 
+/** Flags that a guest may set by iret; the others stay as the hypervisor needs them. */
+export const IRET_FLAGS = STATUS_FLAGS | FLAG.TF | FLAG.DF | FLAG.NT | FLAG.RF | FLAG.AC | FLAG.ID;
+
 /** Flags that an entry clears in the running rflags. */
-const CLEARED_ON_ENTRY = FLAG.AC | FLAG.VM | FLAG.RF | FLAG.NT | FLAG.TF;
+export const CLEARED_ON_ENTRY = FLAG.AC | FLAG.VM | FLAG.RF | FLAG.NT | FLAG.TF;
 
 /**
  * Enters the guest's kernel at an address.
@@ -159,8 +180,8 @@ export function injectException(
   address: VirtualAddress = 0,
 ): void {
   const { traps } = vcpu;
-  const handler = traps.address[vector]!;
-  let flags = traps.flags[vector]! & TI_IF ? BOUNCE.MASK_EVENTS : 0;
+  const handler = traps.address(vector);
+  let flags = traps.flags(vector) & TI_IF ? BOUNCE.MASK_EVENTS : 0;
   let error = errorCode;
   if (WITH_ERROR_CODE.has(vector)) flags |= BOUNCE.ERROR_CODE;
   if (vector === VECTOR.PF) {
@@ -185,7 +206,7 @@ function describe(vcpu: Vcpu, vector: number, error: number, address: VirtualAdd
 
 /** INT n: allowed from the levels that the trap table says, else #GP. rip is behind the instruction. */
 export function softwareInterrupt(vcpu: Vcpu, vector: number, length: number): void {
-  const level = vcpu.traps.flags[vector]! & TI_DPL;
+  const level = vcpu.traps.flags(vector) & TI_DPL;
   if (level >= (vcpu.kernelMode ? 1 : 3)) {
     injectException(vcpu, vector);
     return;

@@ -10,6 +10,7 @@ import { Access, type Processor } from '../x86/processor.ts';
 import { CPU } from '../x86/state.ts';
 import { Callbacks } from './callback.ts';
 import type { Domain } from './domain.ts';
+import { GATE } from './gate-state.ts';
 import { HypercallError } from './hypercall.ts';
 import { GuestAccess } from './mm/guest-access.ts';
 import { FLAT_KERNEL_SS } from './public/arch-x86.ts';
@@ -30,38 +31,22 @@ export class Vcpu {
   readonly guest: GuestAccess;
   readonly memory: Memory;
 
-  /** It runs in the guest's kernel mode (TF_kernel_mode). */
-  kernelMode = true;
-  /** Frame numbers of the L4 tables of kernel and user mode; 0: none. */
+  /** Frame number of the L4 table of kernel mode; 0: none. */
   kernelRoot = 0;
-  userRoot = 0;
-  /** The GS base of the mode that it is not in. */
-  shadowGsBase: VirtualAddress = 0;
-  /** Stack that kernel mode is entered with. */
-  kernelSs: number = FLAT_KERNEL_SS;
-  kernelSp: VirtualAddress = 0;
-  /** I/O privilege level that the guest set for itself, 0 to 3 (PHYSDEVOP_set_iopl). */
-  iopl = 0;
   /** CR4 as the guest sees it. */
   cr4 = 0;
-  readonly traps = new TrapTable();
-  readonly callbacks = new Callbacks();
+  readonly traps: TrapTable;
+  readonly callbacks: Callbacks;
   /** Frame numbers of its GDT, and how many entries it has. */
   gdtFrames: readonly number[] = [];
   gdtEntries = 0;
   ldtBase: VirtualAddress = 0;
   ldtEntries = 0;
 
-  /** Linear address of the vcpu_info in use: in shared_info, or where the guest registered it; 0: none. */
-  vcpuInfo = 0;
   /** Frame that the guest registered for vcpu_info; -1: none. */
   vcpuInfoMfn = -1;
   /** Where the guest wants a copy of its time information; null: nowhere. */
   timeArea: VirtualAddress | null = null;
-
-  nmiPending = false;
-  /** An NMI is being handled, until the next iret. */
-  nmiMasked = false;
 
   /** It was given a first state (by the builder or VCPUOP_initialise). */
   initialised = false;
@@ -83,6 +68,10 @@ export class Vcpu {
     this.id = id;
     this.cpu = cpu;
     this.memory = domain.hypervisor.memory;
+    this.traps = new TrapTable(cpu);
+    this.callbacks = new Callbacks(cpu);
+    cpu.put(GATE.kernelMode, 1);
+    this.kernelSs = FLAT_KERNEL_SS;
     this.guest = new GuestAccess(this);
     this.runstate = new RunstateClock(domain.hypervisor.now());
     this.nextPeriod = this.runstate.since + this.period;
@@ -98,12 +87,94 @@ export class Vcpu {
     return this.runstate.state;
   }
 
+  // --- What gates know of it (gate-state.ts) ---
+
+  /** It runs in the guest's kernel mode (TF_kernel_mode). */
+  get kernelMode(): boolean {
+    return this.cpu.get(GATE.kernelMode) !== 0;
+  }
+
+  /** Frame number of the L4 table of user mode; 0: none. */
+  get userRoot(): number {
+    return this.cpu.get(GATE.userRoot);
+  }
+
+  set userRoot(mfn: number) {
+    this.cpu.put(GATE.userRoot, mfn);
+  }
+
+  /** Linear address of the vcpu_info in use: in shared_info, or where the guest registered it; 0: none. */
+  get vcpuInfo(): number {
+    return this.cpu.get(GATE.vcpuInfo);
+  }
+
+  set vcpuInfo(linear: number) {
+    this.cpu.put(GATE.vcpuInfo, linear);
+  }
+
+  /** The GS base of the mode that it is not in. */
+  get shadowGsBase(): VirtualAddress {
+    return this.cpu.number(GATE.shadowGsBase);
+  }
+
+  set shadowGsBase(base: VirtualAddress) {
+    this.cpu.putNumber(GATE.shadowGsBase, base);
+  }
+
+  /** Stack that kernel mode is entered with. */
+  get kernelSs(): number {
+    return this.cpu.get(GATE.kernelSs);
+  }
+
+  set kernelSs(selector: number) {
+    this.cpu.put(GATE.kernelSs, selector);
+  }
+
+  get kernelSp(): VirtualAddress {
+    return this.cpu.number(GATE.kernelSp);
+  }
+
+  set kernelSp(address: VirtualAddress) {
+    this.cpu.putNumber(GATE.kernelSp, address);
+  }
+
+  /** I/O privilege level that the guest set for itself, 0 to 3 (PHYSDEVOP_set_iopl). */
+  get iopl(): number {
+    return this.cpu.get(GATE.iopl);
+  }
+
+  set iopl(level: number) {
+    this.cpu.put(GATE.iopl, level);
+  }
+
+  get nmiPending(): boolean {
+    return this.cpu.get(GATE.nmiPending) !== 0;
+  }
+
+  set nmiPending(pending: boolean) {
+    this.cpu.put(GATE.nmiPending, pending ? 1 : 0);
+  }
+
+  /** An NMI is being handled, until the next iret. */
+  get nmiMasked(): boolean {
+    return this.cpu.get(GATE.nmiMasked) !== 0;
+  }
+
+  set nmiMasked(masked: boolean) {
+    this.cpu.put(GATE.nmiMasked, masked ? 1 : 0);
+  }
+
+  /** Gates may answer; not while hypercalls are traced. */
+  openGates(): void {
+    this.cpu.put(GATE.open, this.domain.tracer === null ? 1 : 0);
+  }
+
   // --- Modes ---
 
   /** Switches between the guest's kernel and user mode. */
   setKernelMode(kernel: boolean): void {
     if (kernel === this.kernelMode) return;
-    this.kernelMode = kernel;
+    this.cpu.put(GATE.kernelMode, kernel ? 1 : 0);
     const base = this.cpu.number(CPU.gsBase);
     this.cpu.putNumber(CPU.gsBase, this.shadowGsBase);
     this.shadowGsBase = base;

@@ -484,5 +484,6 @@ export function createProcessor(
   host: ProcessorHost,
   options: ProcessorOptions = {},
 ): InspectableProcessor {
-  return new Core(memory, frames, host, buildInterpreter(definitions, memory.size / 0x1_0000), options);
+  const module = buildInterpreter(definitions, memory.size / 0x1_0000, false, host.gate);
+  return new Core(memory, frames, host, module, options);
 }

@@ -17,6 +17,7 @@ import {
   select,
 } from '../../wasm/index.ts';
 import { ACTIVITY } from '../core/activity.ts';
+import { GATE_COST, type GateBuilder } from '../gates.ts';
 import type { Definition } from '../isa/definition.ts';
 import { expandForms, type Form, formName } from '../isa/form.ts';
 import { buildMmu, type Mmu, notCanonical, TLB, tlbIndex } from '../mmu.ts';
@@ -49,11 +50,13 @@ export interface InterpreterModule {
  * @param memoryPages see ModuleBuilder
  * @param verifying for checking translations (see core/verify.ts): run ends after exactly CPU.budget instructions, hot
  *   code is not reported, and the walker asks `copyOf` where a page is
+ * @param buildGate see gates.ts
  */
 export function buildInterpreter(
   definitions: readonly Definition[],
   memoryPages: number,
   verifying = false,
+  buildGate?: GateBuilder,
 ): InterpreterModule {
   const module = new ModuleBuilder(memoryPages);
   const imports = importHost(module);
@@ -66,6 +69,7 @@ export function buildInterpreter(
     setFlags: buildSetFlags(module),
   };
   const resolve = buildResolve(module, env);
+  const gate = buildGate?.(module, env) ?? null;
   const forms = expandForms(definitions);
   const hot = forms.filter((form) => form.definition.hot);
   const cold = forms.filter((form) => !form.definition.hot);
@@ -78,7 +82,7 @@ export function buildInterpreter(
   });
   const outlined = cold.map((form) => buildOutlined(module, form, env));
   for (const func of outlined) module.element(func);
-  buildRun(module, hot, env, resolve, verifying);
+  buildRun(module, hot, env, resolve, verifying, gate);
   module.exportTable('table');
   const reach = buildReach(module, mmu);
   module.export('reach', reach);
@@ -177,6 +181,7 @@ function buildRun(
   env: Environment,
   resolve: Func,
   exact: boolean,
+  gate: Func | null,
 ): void {
   const f = module.func('run', ['i32', 'i32'], ['i32']);
   const cpu = f.arg('i32', 0);
@@ -216,192 +221,212 @@ function buildRun(
   };
 
   f.loop((next) => {
-    if (exact)
-      f.if(i32.le_s(i32.sub(budget, executed()), 0), () => {
-        account(false);
-        f.store(cpu, here(), CPU.rip);
-        pause();
-      });
-    f.block((fault) => {
-      f.block((exit) => {
-        f.block((transfer) => {
-          f.block((taken) => {
-            const flow = {
-              fault: () => f.br(fault),
-              exit: () => f.br(exit),
-              taken: () => f.br(taken),
-              transfer: () => f.br(transfer),
-            };
-            const advance = () => {
-              f.set(rec, i32.add(rec, RECORD.size));
-              f.br(next);
-            };
-            const cases: (() => void)[] = [];
-            const glue = (number: number, work: () => void) => {
-              cases[number] = () => f.scope(work);
-            };
-            glue(GLUE.relookup, () => {
-              account(false);
-              f.set(entry, rec);
-              f.store(cpu, here(), CPU.rip);
-              resolveFrom();
-              f.if(i32.eqz(rec), () => leave(i32.load(cpu, CPU.exitReason)));
-              f.set(entry, rec);
-              f.br(next);
-            });
-            glue(GLUE.stop, () => {
-              account(false);
-              f.store(cpu, here(), CPU.rip);
-              f.store(cpu, i32.const(Exit.Budget), CPU.exitReason);
-              leave(i32.const(Exit.Budget));
-            });
-            glue(GLUE.link, () => {
-              account(false);
-              f.set(rec, i32.load(rec, RECORD.link));
-              f.set(entry, rec);
-              f.br(next);
-            });
-            glue(GLUE.address, () => {
-              emitAddress(f, cpu, rec);
-              f.set(budget, i32.add(budget, 1));
-              advance();
-            });
-            glue(GLUE.straddle, () => {
-              const second = f.let(i64.add(i64.load(cpu, CPU.page), 0x1000));
-              const slot = f.let(i32.add(tlb, tlbIndex(second)));
-              const same = i32.and(
-                i64.eq(i64.load(slot, TLB.fetch), second),
-                i32.eq(i32.load(slot, TLB.frame), i32.load(rec, RECORD.link)),
-              );
-              f.if(same, () => {
+    f.block((stop) => {
+      if (exact)
+        f.if(i32.le_s(i32.sub(budget, executed()), 0), () => {
+          account(false);
+          f.store(cpu, here(), CPU.rip);
+          pause();
+        });
+      f.block((fault) => {
+        f.block((exit) => {
+          f.block((transfer) => {
+            f.block((taken) => {
+              const flow = {
+                fault: () => f.br(fault),
+                exit: () => f.br(exit),
+                taken: () => f.br(taken),
+                transfer: () => f.br(transfer),
+              };
+              const advance = () => {
+                f.set(rec, i32.add(rec, RECORD.size));
+                f.br(next);
+              };
+              const cases: (() => void)[] = [];
+              const glue = (number: number, work: () => void) => {
+                cases[number] = () => f.scope(work);
+              };
+              glue(GLUE.relookup, () => {
+                account(false);
+                f.set(entry, rec);
+                f.store(cpu, here(), CPU.rip);
+                resolveFrom();
+                f.brIf(i32.eqz(rec), stop);
+                f.set(entry, rec);
+                f.br(next);
+              });
+              glue(GLUE.stop, () => {
+                account(false);
+                f.store(cpu, here(), CPU.rip);
+                f.store(cpu, i32.const(Exit.Budget), CPU.exitReason);
+                leave(i32.const(Exit.Budget));
+              });
+              glue(GLUE.link, () => {
+                account(false);
+                f.set(rec, i32.load(rec, RECORD.link));
+                f.set(entry, rec);
+                f.br(next);
+              });
+              glue(GLUE.address, () => {
+                emitAddress(f, cpu, rec);
                 f.set(budget, i32.add(budget, 1));
                 advance();
               });
-              // Not in the TLB, or another frame: walk, compare once more.
-              const linear = f.let(call('i32', env.mmu.walk, cpu, second, i32.const(2)));
-              f.if(i32.eqz(linear), () => {
-                f.store(cpu, second, CPU.cr2);
-                f.do(env.mmu.raise, cpu, i32.const(VECTOR.PF), i32.load(cpu, CPU.walkError));
+              glue(GLUE.straddle, () => {
+                const second = f.let(i64.add(i64.load(cpu, CPU.page), 0x1000));
+                const slot = f.let(i32.add(tlb, tlbIndex(second)));
+                const same = i32.and(
+                  i64.eq(i64.load(slot, TLB.fetch), second),
+                  i32.eq(i32.load(slot, TLB.frame), i32.load(rec, RECORD.link)),
+                );
+                f.if(same, () => {
+                  f.set(budget, i32.add(budget, 1));
+                  advance();
+                });
+                // Not in the TLB, or another frame: walk, compare once more.
+                const linear = f.let(call('i32', env.mmu.walk, cpu, second, i32.const(2)));
+                f.if(i32.eqz(linear), () => {
+                  f.store(cpu, second, CPU.cr2);
+                  f.do(env.mmu.raise, cpu, i32.const(VECTOR.PF), i32.load(cpu, CPU.walkError));
+                  f.br(fault);
+                });
+                f.if(i32.ne(i32.shr_u(linear, 12), i32.load(rec, RECORD.link)), () =>
+                  f.do(env.imports.straddleChanged, cpu, rec),
+                );
+                // Dispatch again: this record, or "look up" if it was dropped.
+                f.br(next);
+              });
+              glue(GLUE.undefined, () => {
+                f.do(env.imports.undefinedInstruction, cpu, rec);
+                f.do(env.mmu.raise, cpu, i32.wrap(i64.load(rec, RECORD.immediate)), i32.const(0));
                 f.br(fault);
               });
-              f.if(i32.ne(i32.shr_u(linear, 12), i32.load(rec, RECORD.link)), () =>
-                f.do(env.imports.straddleChanged, cpu, rec),
-              );
-              // Dispatch again: this record, or "look up" if it was dropped.
-              f.br(next);
-            });
-            glue(GLUE.undefined, () => {
-              f.do(env.imports.undefinedInstruction, cpu, rec);
-              f.do(env.mmu.raise, cpu, i32.wrap(i64.load(rec, RECORD.immediate)), i32.const(0));
-              f.br(fault);
-            });
-            glue(GLUE.region, () => {
-              account(false);
-              f.store(cpu, budget, CPU.budget);
-              f.store(cpu, i32.const(ACTIVITY.translated), CPU.activity);
-              const status = f.local('i32');
-              f.loop((region) => {
-                const distance = i64.load32s(rec, RECORD.displacement);
-                f.store(cpu, i64.sub(i64.load(cpu, CPU.page), distance), CPU.base);
-                const slot = i32.load(rec, RECORD.link);
-                const number = i32.load(rec, RECORD.immediate);
-                const frames = i32.load(rec, RECORD.immediate + 4);
-                f.set(status, callIndirect('i32', regionType, slot, cpu, number, frames));
-                f.set(budget, i32.load(cpu, CPU.budget));
-                f.if(i32.and(i32.eq(status, STATUS.transfer), i32.ge_s(budget, 0)), () =>
-                  emitJump(f, cpu, tlb, rec, () => f.br(region)),
+              glue(GLUE.region, () => {
+                account(false);
+                f.store(cpu, budget, CPU.budget);
+                f.store(cpu, i32.const(ACTIVITY.translated), CPU.activity);
+                const status = f.local('i32');
+                f.loop((region) => {
+                  const distance = i64.load32s(rec, RECORD.displacement);
+                  f.store(cpu, i64.sub(i64.load(cpu, CPU.page), distance), CPU.base);
+                  const slot = i32.load(rec, RECORD.link);
+                  const number = i32.load(rec, RECORD.immediate);
+                  const frames = i32.load(rec, RECORD.immediate + 4);
+                  f.set(status, callIndirect('i32', regionType, slot, cpu, number, frames));
+                  f.set(budget, i32.load(cpu, CPU.budget));
+                  f.if(i32.and(i32.eq(status, STATUS.transfer), i32.ge_s(budget, 0)), () =>
+                    emitJump(f, cpu, tlb, rec, () => f.br(region)),
+                  );
+                });
+                f.store(cpu, i32.const(ACTIVITY.interpreter), CPU.activity);
+                f.if(i32.eq(status, STATUS.interpret), () => {
+                  f.store(cpu, rec, CPU.leftRegion);
+                  leave(i32.const(INTERPRET));
+                });
+                f.brIf(i32.ne(status, STATUS.transfer), stop);
+                f.if(i32.lt_s(budget, 0), () => leave(i32.const(Exit.Budget)));
+                f.set(rec, call('i32', resolve, cpu, i64.load(cpu, CPU.rip)));
+                f.brIf(i32.eqz(rec), stop);
+                f.set(entry, rec);
+                emitRemember(f, cpu, tlb, rec);
+                countArrival();
+                f.br(next);
+              });
+              for (const form of hot)
+                cases.push(() =>
+                  f.scope(() => {
+                    new InterpreterSemantics(f, form, { cpu, rec, tlb }, env, flow).emit();
+                    advance();
+                  }),
                 );
-              });
-              f.store(cpu, i32.const(ACTIVITY.interpreter), CPU.activity);
-              f.if(i32.eq(status, STATUS.interpret), () => {
-                f.store(cpu, rec, CPU.leftRegion);
-                leave(i32.const(INTERPRET));
-              });
-              f.if(i32.ne(status, STATUS.transfer), () => leave(i32.load(cpu, CPU.exitReason)));
-              f.if(i32.lt_s(budget, 0), () => leave(i32.const(Exit.Budget)));
-              f.set(rec, call('i32', resolve, cpu, i64.load(cpu, CPU.rip)));
-              f.if(i32.eqz(rec), () => leave(i32.load(cpu, CPU.exitReason)));
-              f.set(entry, rec);
-              emitRemember(f, cpu, tlb, rec);
-              countArrival();
-              f.br(next);
-            });
-            for (const form of hot)
-              cases.push(() =>
+              const outlinedBase = cases.length;
+              f.switch(i32.load16u(rec, RECORD.op), cases, () =>
                 f.scope(() => {
-                  new InterpreterSemantics(f, form, { cpu, rec, tlb }, env, flow).emit();
-                  advance();
+                  const slot = i32.sub(i32.load16u(rec, RECORD.op), outlinedBase);
+                  const status = f.let(callIndirect('i32', handlerType, slot, cpu, rec));
+                  f.if(i32.eqz(status), advance);
+                  f.brIf(i32.eq(status, STATUS.transfer), transfer);
+                  f.brIf(i32.eq(status, STATUS.taken), taken);
+                  f.brIf(i32.eq(status, STATUS.exit), exit);
+                  f.br(fault);
                 }),
               );
-            const outlinedBase = cases.length;
-            f.switch(i32.load16u(rec, RECORD.op), cases, () =>
-              f.scope(() => {
-                const slot = i32.sub(i32.load16u(rec, RECORD.op), outlinedBase);
-                const status = f.let(callIndirect('i32', handlerType, slot, cpu, rec));
-                f.if(i32.eqz(status), advance);
-                f.brIf(i32.eq(status, STATUS.transfer), transfer);
-                f.brIf(i32.eq(status, STATUS.taken), taken);
-                f.brIf(i32.eq(status, STATUS.exit), exit);
-                f.br(fault);
-              }),
-            );
-          });
-          // taken: a direct branch of rec.
-          f.scope(() => {
-            account(true);
-            const link = f.let(i32.load(rec, RECORD.link));
-            f.if(link, () => {
-              f.set(rec, link);
-              f.set(entry, link);
-              countArrival();
+            });
+            // taken: a direct branch of rec.
+            f.scope(() => {
+              account(true);
+              const link = f.let(i32.load(rec, RECORD.link));
+              f.if(link, () => {
+                f.set(rec, link);
+                f.set(entry, link);
+                countArrival();
+                f.brIf(i32.ge_s(budget, 0), next);
+                f.store(cpu, here(), CPU.rip);
+                leave(i32.const(Exit.Budget));
+              });
+              const page = f.let(i64.load(cpu, CPU.page));
+              const target = f.let(i64.add(page, i64.load(rec, RECORD.immediate)));
+              f.store(cpu, target, CPU.rip);
+              const branch = f.let(rec);
+              if (exact) f.if(spent(), pause);
+              const generation = f.let(i32.load(cpu, CPU.recordGeneration));
+              resolveFrom();
+              f.brIf(i32.eqz(rec), stop);
+              f.set(entry, rec);
+              // Within the page the target can be linked: dropping the page drops both ends. The branch itself may
+              // have been dropped while its target was decoded.
+              f.if(
+                i32.and(
+                  i64.eq(i64.load(cpu, CPU.page), page),
+                  i32.and(
+                    i32.eq(i32.load(cpu, CPU.recordGeneration), generation),
+                    i32.ge_u(i32.load16u(branch, RECORD.op), GLUE.count),
+                  ),
+                ),
+                () => f.store(branch, rec, RECORD.link),
+              );
               f.brIf(i32.ge_s(budget, 0), next);
-              f.store(cpu, here(), CPU.rip);
               leave(i32.const(Exit.Budget));
             });
-            const page = f.let(i64.load(cpu, CPU.page));
-            const target = f.let(i64.add(page, i64.load(rec, RECORD.immediate)));
-            f.store(cpu, target, CPU.rip);
-            const branch = f.let(rec);
-            if (exact) f.if(spent(), pause);
-            const generation = f.let(i32.load(cpu, CPU.recordGeneration));
-            resolveFrom();
-            f.if(i32.eqz(rec), () => leave(i32.load(cpu, CPU.exitReason)));
-            f.set(entry, rec);
-            // Within the page the target can be linked: dropping the page drops both ends. The branch itself may
-            // have been dropped while its target was decoded.
-            f.if(
-              i32.and(
-                i64.eq(i64.load(cpu, CPU.page), page),
-                i32.and(
-                  i32.eq(i32.load(cpu, CPU.recordGeneration), generation),
-                  i32.ge_u(i32.load16u(branch, RECORD.op), GLUE.count),
-                ),
-              ),
-              () => f.store(branch, rec, RECORD.link),
-            );
-            f.brIf(i32.ge_s(budget, 0), next);
-            leave(i32.const(Exit.Budget));
           });
+          // transfer: CPU.rip says where to.
+          account(true);
+          f.if(spent(), pause);
+          f.scope(() => {
+            resolveFrom();
+            f.brIf(i32.eqz(rec), stop);
+            f.set(entry, rec);
+            countArrival();
+          });
+          f.br(next);
         });
-        // transfer: CPU.rip says where to.
+        // exit: the instruction is complete.
         account(true);
-        f.if(spent(), pause);
-        f.scope(() => {
-          resolveFrom();
-          f.if(i32.eqz(rec), () => leave(i32.load(cpu, CPU.exitReason)));
+        f.store(cpu, behind(), CPU.rip);
+        f.br(stop);
+      });
+      // fault: the instruction has not happened.
+      account(false);
+      f.store(cpu, here(), CPU.rip);
+    });
+    // stop: an exit, which the gate may answer.
+    if (gate !== null)
+      f.if(i32.eqz(i32.load(cpu, CPU.stepping)), () =>
+        f.block((exit) => {
+          f.loop((again) => {
+            const from = f.let(i64.load(cpu, CPU.rip));
+            f.brIf(i32.eqz(call('i32', gate, cpu)), exit);
+            f.set(budget, i32.sub(budget, GATE_COST));
+            f.if(spent(), pause);
+            f.set(tlb, i32.load(cpu, CPU.tlb));
+            f.set(rec, call('i32', resolve, cpu, from));
+            f.brIf(i32.eqz(rec), again);
+          });
           f.set(entry, rec);
           countArrival();
-        });
-        f.br(next);
-      });
-      // exit: the instruction is complete.
-      account(true);
-      f.store(cpu, behind(), CPU.rip);
-      leave(i32.load(cpu, CPU.exitReason));
-    });
-    // fault: the instruction has not happened.
-    account(false);
-    f.store(cpu, here(), CPU.rip);
+          f.br(next);
+        }),
+      );
     leave(i32.load(cpu, CPU.exitReason));
   });
   f.unreachable();

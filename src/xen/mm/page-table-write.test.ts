@@ -77,9 +77,9 @@ describe('stores into page tables', () => {
     expect(store(9, 0, nothing)).toBe(false);
     expect(store(100, 0, nothing)).toBe(false);
     for (const error of [0, 1, 2, 3 | 8, 1 | 16]) expect(store(l1Pfn, 8, nothing, error)).toBe(false);
-    vcpu.kernelMode = false;
+    vcpu.setKernelMode(false);
     expect(store(l1Pfn, 8, nothing)).toBe(false);
-    vcpu.kernelMode = true;
+    vcpu.setKernelMode(true);
     processor.store = null;
     expect(handlePageTableWrite(vcpu, 2 ** 50, WRITE_FAULT)).toBe(false);
     expect(dm.table.type(l1)).toBe(FrameType.l1);
