@@ -131,7 +131,8 @@ export abstract class EmittingSemantics implements Semantics {
 
   commitPointer(pointer: I32): void {
     const { f, cpu } = this;
-    f.if(i32.eq(pointer, i32.add(cpu, CPU.scratch)), () => f.do(this.core.commit, cpu));
+    const crossing = i32.eq(pointer, i32.add(cpu, CPU.scratch));
+    f.if(crossing, () => f.do(this.core.commit, cpu), undefined, false);
   }
 
   /** Where operand i's bytes in memory lie: checked once, for alignment where the instruction asks for it. */
@@ -213,10 +214,11 @@ export abstract class EmittingSemantics implements Semantics {
   }
 
   checkTarget(va: I64, undo?: () => void): void {
-    this.f.if(notCanonical(va), () => {
+    const refuse = () => {
       undo?.();
       this.raise(VECTOR.GP);
-    });
+    };
+    this.f.if(notCanonical(va), refuse, undefined, false);
   }
 
   raise(vector: number, error: I32Like = 0): void {
@@ -226,7 +228,7 @@ export abstract class EmittingSemantics implements Semantics {
   }
 
   raiseIf(condition: I32, vector: number, error: I32Like = 0): void {
-    this.f.if(condition, () => this.raise(vector, error));
+    this.f.if(condition, () => this.raise(vector, error), undefined, false);
   }
 
   raiseVector(verdict: I32): void {

@@ -3,6 +3,7 @@ import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import type { PcpuMessage } from '../../machine/pcpu.ts';
 import type { PcpuThread, StartPcpu } from '../machine.ts';
 import type { CompilerWorkerData } from './compiler-worker.ts';
+import { tuneEngine } from './engine.ts';
 
 /** What the worker is given. */
 export interface PcpuWorkerData {
@@ -33,6 +34,7 @@ export function nodePcpus({
   translate = true,
   verify = null,
 }: PcpuOptions = {}): StartPcpu {
+  tuneEngine();
   return ({ memory, mailbox }, receive, died): PcpuThread => {
     const compiler =
       compilerScript === null || !translate ? null : startCompiler(compilerScript, memory.wasm, died);

@@ -138,7 +138,8 @@ class RegionBuilder {
           state.vectors.settle();
         },
         backwards: (to) => {
-          f.if(i32.lt_s(budget, 0), () => this.leave(this.place(blocks[to]!.start), STATUS.transfer));
+          const out = () => this.leave(this.place(blocks[to]!.start), STATUS.transfer);
+          f.if(i32.lt_s(budget, 0), out, undefined, false);
         },
         node: (index, go) => f.scope(() => this.block(index, blocks[index]!, go)),
       },
@@ -173,12 +174,13 @@ class RegionBuilder {
     const before = region.blocks[from]!.pages;
     for (const page of pages) {
       if (before.includes(page)) continue;
-      f.if(i32.eqz(i32.and(checked, 1 << page)), () => {
+      const check = () => {
         const va = this.place(region.pages[page]!.delta * 4096);
         const same = call('i32', this.imports.mapped, this.cpu, va, i32.load(this.frames, page * 4));
         f.if(i32.eqz(same), () => this.leave(this.place(start), STATUS.transfer));
         f.set(checked, i32.or(checked, 1 << page));
-      });
+      };
+      f.if(i32.eqz(i32.and(checked, 1 << page)), check, undefined, false);
     }
   }
 

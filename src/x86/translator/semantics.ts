@@ -450,8 +450,9 @@ export class TranslatorSemantics extends EmittingSemantics {
       () => f.set(linear, i32.add(i32.load(slot, TLB.addend), i32.wrap(va))),
       () => {
         f.set(linear, reach());
-        f.if(i32.eqz(linear), () => this.exits.unreached());
+        f.if(i32.eqz(linear), () => this.exits.unreached(), undefined, false);
       },
+      true,
     );
   }
 
