@@ -4,6 +4,7 @@ export { type LocalOptions, LocalToolstack } from './api/local.ts';
 export type {
   Action,
   DaemonInfo,
+  DiskInfo,
   DomainConfig,
   DomainEvent,
   DomainInfo,
@@ -13,6 +14,7 @@ export type {
   ShutdownReason,
   Trigger,
   VcpuInfo,
+  VifInfo,
 } from './api/model.ts';
 export { type Endpoint, RemoteToolstack, Unreachable } from './api/remote.ts';
 export {

@@ -193,6 +193,15 @@ describe('a domain of Debian’s kernel', () => {
     await console.sees(/sysrq: HELP/);
     await user.xl('trigger', 'a', 'nmi');
     await console.sees(/NMI received for unknown reason/);
+    const image = file('hot.img', new Uint8Array(1 << 20));
+    await user.xl('block-attach', 'a', `${image},raw,xvdb,rw`);
+    console.type(
+      'until [ -b /dev/xvdb ]; do sleep 1; done; echo sum-$((40 + 2)) > /dev/xvdb; sync; echo hot\n',
+    );
+    await console.sees(/^hot/m);
+    expect(await user.xl('block-list', 'a')).toMatch(/^51728 0 +\d+ +4 +\d+ +\d+ +\/local/m);
+    await user.xl('block-detach', 'a', 'xvdb');
+    expect(readFileSync(image, 'latin1')).toMatch(/^sum-42\n/);
     await fails(['mem-set', 'a', '200'], 1, /goes up to 163840 KiB/);
     await user.xl('mem-set', 'a', '144m');
     await user.until(['list', 'a'], row('a', '[r-][b-]----', '144'));
@@ -266,6 +275,39 @@ describe('a small domain', () => {
     // It would do so for ever; it is not restarted when it did it five times.
     await user.until(['dmesg'], /\(c\) ended at once too often: it is not restarted/);
     expect([...(await user.xl('vm-list')).matchAll(/ {4}c\b/g)]).toHaveLength(5);
+  });
+
+  it('is given devices, and they are taken from it', async () => {
+    const image = file('disk.img', new Uint8Array(1 << 20));
+    await user.xl('create', '-q', '-p', GRUB(), 'vif=["mac=00:16:3e:00:00:07"]');
+    const domid = (await user.xl('domid', 'g')).trim();
+    await user.xl('block-attach', 'g', image, 'raw', 'xvdb', 'ro');
+    await fails(['block-attach', 'g', image, 'raw', 'xvdb', 'ro'], 1, 'has a disk xvdb already');
+    await fails(['block-attach', 'g', '/no/image,raw,xvdc,rw'], 1, '/no/image');
+    await fails(['block-attach', 'g', 'raw'], 1, 'vdev is missing');
+    expect(lines(await user.xl('block-list', 'g'))).toEqual([
+      'Vdev  BE  handle state evt-ch ring-ref BE-path                       ',
+      `51728 0   ${domid.padEnd(6)} 2     -1     -1       /local/domain/0/backend/vbd/${domid}/51728`.padEnd(
+        68,
+      ),
+      '',
+    ]);
+    await user.xl('network-attach', 'g', 'mac=00:16:3E:00:00:08', 'bridge=xenbr1');
+    const vifs = lines(await user.xl('network-list', 'g'));
+    expect(vifs[0]).toBe(
+      'Idx BE Mac Addr.         handle state evt-ch   tx-/rx-ring-ref BE-path                       ',
+    );
+    expect(vifs[1]).toContain(
+      `0   0  00:16:3e:00:00:07      0     2     -1    -1/-1          /local/domain/0/backend/vif/${domid}/0`,
+    );
+    expect(vifs[2]).toContain(
+      `1   0  00:16:3e:00:00:08      1     2     -1    -1/-1          /local/domain/0/backend/vif/${domid}/1`,
+    );
+    await user.xl('block-detach', '--force', 'g', 'xvdb');
+    await fails(['block-detach', 'g', 'xvdb'], 1, `domain ${domid} has no disk xvdb`);
+    await user.xl('network-detach', '--force', 'g', '00:16:3e:00:00:07');
+    expect(await user.xl('network-list', 'g')).not.toContain('00:16:3e:00:00:07');
+    expect(await user.xl('list', '-l', 'g')).toContain('mac=00:16:3E:00:00:08,bridge=xenbr1');
   });
 
   it('is in the store that Xen’s own clients read', async () => {

@@ -22,11 +22,13 @@ import { NetError } from '../net/net-service.ts';
 import { VifSpecError } from '../net/vif-spec.ts';
 import type { DomainEnd } from '../running-domain.ts';
 import { dumpCore } from './core-dump.ts';
+import * as devices from './domain-devices.ts';
 import { ToolstackError } from './errors.ts';
 import { GuestLoader } from './guest-loader.ts';
 import { ManagedDomain, shutdownReason } from './managed-domain.ts';
 import { MessageLog } from './message-log.ts';
 import type {
+  DiskInfo,
   DomainConfig,
   DomainEvent,
   DomainInfo,
@@ -35,6 +37,7 @@ import type {
   SchedulerParameters,
   Trigger,
   VcpuInfo,
+  VifInfo,
 } from './model.ts';
 import { NAME_PATTERN } from './names.ts';
 import {
@@ -337,6 +340,36 @@ export class LocalToolstack implements Toolstack {
     await this.ask(() => this.machine.control.schedulerSet(domid, changes));
   }
 
+  // --- Devices ---
+
+  disks(domid: number): Promise<DiskInfo[]> {
+    return this.ask(async () => devices.disksOf(this.machine, this.need(domid)));
+  }
+
+  async attachDisk(domid: number, spec: string): Promise<void> {
+    const domain = this.need(domid);
+    return this.ask(() => domain.use(() => devices.attachDisk(this.machine, domain, spec)));
+  }
+
+  async detachDisk(domid: number, vdev: string, force = false): Promise<void> {
+    const domain = this.need(domid);
+    return this.ask(() => domain.use(() => devices.detachDisk(this.machine, domain, vdev, force)));
+  }
+
+  vifs(domid: number): Promise<VifInfo[]> {
+    return this.ask(() => devices.vifsOf(this.machine, this.need(domid)));
+  }
+
+  async attachVif(domid: number, spec: string): Promise<void> {
+    const domain = this.need(domid);
+    return this.ask(() => domain.use(() => devices.attachVif(this.machine, domain, spec)));
+  }
+
+  async detachVif(domid: number, devid: number, force = false): Promise<void> {
+    const domain = this.need(domid);
+    return this.ask(() => domain.use(() => devices.detachVif(this.machine, domain, devid, force)));
+  }
+
   // --- Into the guest ---
 
   async sysrq(domid: number, letter: string): Promise<void> {
@@ -462,6 +495,9 @@ export class LocalToolstack implements Toolstack {
     let name = `${config.name}-${stamp}`;
     for (let count = 2; this.names.has(name); count++) name = `${config.name}-${stamp}-${count}`;
     await this.rename(domain.id, name);
+    // Its devices are the new one's; what it did not write is not to be had any more.
+    await this.machine.disks.removeAll(domain.id);
+    await this.machine.networks.removeAll(domain.id);
   }
 
   private async dumpOf(domain: ManagedDomain): Promise<void> {

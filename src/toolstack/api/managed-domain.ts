@@ -1,8 +1,8 @@
 /** A domain of the toolstack's: what it is made of, what it is called, its console, and what became of it. */
-import { resolve } from 'node:path';
 import { Symbols } from '../../dom0/builder/symbols.ts';
 import { domainPath } from '../../dom0/xenstore/path.ts';
 import type { DomainInfo as ControlInfo } from '../../xen/domctl.ts';
+import { vifText, withAbsoluteFiles } from '../config/device-text.ts';
 import { parseDiskSpec } from '../devices/disk-spec.ts';
 import type { Guest } from '../guest.ts';
 import type { Machine } from '../machine.ts';
@@ -81,7 +81,10 @@ export class ManagedDomain {
     origin = `d${running.id}`;
     hub.connect(running);
     machine.store.write(`/vm/${running.uuid}/start_time`, (Date.now() / 1000).toFixed(2));
-    return new ManagedDomain(machine, config, guest, running, hub);
+    // Interfaces that were given an address keep it when the domain restarts.
+    const given = machine.networks.list(running.id);
+    const vifs = config.vifs.map((text, index) => vifText(text, given[index]!.description.mac));
+    return new ManagedDomain(machine, { ...config, vifs }, guest, running, hub);
   }
 
   get id(): number {
@@ -201,21 +204,11 @@ export class ManagedDomain {
 }
 
 /** Its devices. @throws DiskError, VifSpecError, ForwardSpecError */
-function devicesOf({
-  disks,
-  vifs,
-  forwards,
-  folder,
-}: DomainConfig): Pick<DomainOptions, 'disks' | 'vifs' | 'forwards'> {
-  const file = (name: string) => (/^https?:|^memory(?::|$)/.test(name) ? name : resolve(folder, name));
+function devicesOf(config: DomainConfig): Pick<DomainOptions, 'disks' | 'vifs' | 'forwards'> {
   return {
-    disks: disks.map(parseDiskSpec).map((spec) => ({
-      ...spec,
-      target: spec.target === null ? null : file(spec.target),
-      overlay: spec.overlay === null ? null : file(spec.overlay),
-    })),
-    vifs: vifs.map(parseVifSpec),
-    forwards: forwards.map(parseForward),
+    disks: config.disks.map((text) => withAbsoluteFiles(parseDiskSpec(text), '/')),
+    vifs: config.vifs.map(parseVifSpec),
+    forwards: config.forwards.map(parseForward),
   };
 }
 

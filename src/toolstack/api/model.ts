@@ -86,11 +86,6 @@ export const DomainConfig = Type.Object(
       maxItems: 256,
       description: 'Ports of the host that lead to it: [ADDRESS:]PORT:GUESTPORT[/udp].',
     }),
-    folder: Type.String({
-      pattern: '^/',
-      maxLength: 4096,
-      description: 'Relative names of files start there.',
-    }),
     p9: Type.Array(Type.String({ maxLength: 4096 }), {
       maxItems: 64,
       description: 'Shared folders, as xl.cfg(5) writes them.',
@@ -126,6 +121,49 @@ export const DomainInfo = Type.Object(
   { ...closed, description: 'A domain, at this moment.' },
 );
 export type DomainInfo = Static<typeof DomainInfo>;
+
+export const DiskInfo = Type.Object(
+  {
+    devid: Count,
+    vdev: Type.String({ description: 'As the guest calls it: xvda.' }),
+    target: nullable(Type.String({ description: 'Where its bytes are.' })),
+    readonly: Type.Boolean(),
+    backend: Type.String({ description: 'Its back end’s place in the store.' }),
+    state: Type.Integer({ description: 'XenbusState; 4: connected.' }),
+    eventChannel: Type.Integer({ description: '-1: none.' }),
+    ringRef: Type.Integer({ description: '-1: none.' }),
+    reads: Count,
+    writes: Count,
+    flushes: Count,
+    bytesRead: Count,
+    bytesWritten: Count,
+    errors: Count,
+  },
+  { ...closed, description: 'A virtual disk of a domain, and what was done with it.' },
+);
+export type DiskInfo = Static<typeof DiskInfo>;
+
+export const VifInfo = Type.Object(
+  {
+    devid: Count,
+    mac: Type.String(),
+    bridge: Type.String(),
+    address: nullable(Type.String({ description: 'IPv4, as far as its network knows.' })),
+    backend: Type.String({ description: 'Its back end’s place in the store.' }),
+    state: Type.Integer({ description: 'XenbusState; 4: connected.' }),
+    eventChannel: Type.Integer({ description: '-1: none, or one for each direction.' }),
+    txRingRef: Type.Integer({ description: '-1: none, or one for each queue.' }),
+    rxRingRef: Type.Integer({ description: '-1: none, or one for each queue.' }),
+    txPackets: Count,
+    txBytes: Count,
+    txDropped: Count,
+    rxPackets: Count,
+    rxBytes: Count,
+    rxDropped: Count,
+  },
+  { ...closed, description: 'A network interface of a domain; tx is what it sent.' },
+);
+export type VifInfo = Static<typeof VifInfo>;
 
 export const VcpuInfo = Type.Object(
   {

@@ -6,6 +6,7 @@ import { connect, type Socket } from 'node:net';
 import { ToolstackError } from './errors.ts';
 import type {
   DaemonInfo,
+  DiskInfo,
   DomainConfig,
   DomainEvent,
   DomainInfo,
@@ -14,6 +15,7 @@ import type {
   SchedulerParameters,
   Trigger,
   VcpuInfo,
+  VifInfo,
 } from './model.ts';
 import { ERROR_CODES } from './names.ts';
 import type { ConsoleConnection, ConsoleViewer, Replay, Toolstack } from './toolstack.ts';
@@ -138,6 +140,30 @@ export class RemoteToolstack implements Toolstack {
 
   setDomainScheduling(domid: number, parameters: Partial<DomainScheduling>): Promise<void> {
     return this.send('PATCH', path(domid, 'scheduling'), parameters);
+  }
+
+  disks(domid: number): Promise<DiskInfo[]> {
+    return this.get(path(domid, 'disks'));
+  }
+
+  attachDisk(domid: number, spec: string): Promise<void> {
+    return this.send('POST', path(domid, 'disks'), { spec });
+  }
+
+  detachDisk(domid: number, vdev: string, force = false): Promise<void> {
+    return this.call('DELETE', `${path(domid, 'disks')}/${encodeURIComponent(vdev)}?force=${force}`);
+  }
+
+  vifs(domid: number): Promise<VifInfo[]> {
+    return this.get(path(domid, 'vifs'));
+  }
+
+  attachVif(domid: number, spec: string): Promise<void> {
+    return this.send('POST', path(domid, 'vifs'), { spec });
+  }
+
+  detachVif(domid: number, devid: number, force = false): Promise<void> {
+    return this.call('DELETE', `${path(domid, 'vifs')}/${devid}?force=${force}`);
   }
 
   sysrq(domid: number, letter: string): Promise<void> {

@@ -8,6 +8,7 @@
  */
 import { ToolstackError } from './errors.ts';
 import type {
+  DiskInfo,
   DomainConfig,
   DomainEvent,
   DomainInfo,
@@ -16,6 +17,7 @@ import type {
   SchedulerParameters,
   Trigger,
   VcpuInfo,
+  VifInfo,
 } from './model.ts';
 
 /** Somebody who watches a domain's console, and types on it. */
@@ -84,6 +86,23 @@ export interface Toolstack {
   domainScheduling(domid: number): Promise<DomainScheduling>;
   /** Changes what is given, leaves the rest. */
   setDomainScheduling(domid: number, parameters: Partial<DomainScheduling>): Promise<void>;
+
+  disks(domid: number): Promise<DiskInfo[]>;
+  /**
+   * Gives a domain a disk, also while it runs; it keeps it when it restarts.
+   * @param spec as xl-disk-configuration(5) has it, with absolute names of files
+   */
+  attachDisk(domid: number, spec: string): Promise<void>;
+  /**
+   * Takes a disk away. @param vdev such as xvda @param force does not ask the guest
+   * @throws ToolstackError busy: the guest keeps it
+   */
+  detachDisk(domid: number, vdev: string, force?: boolean): Promise<void>;
+  vifs(domid: number): Promise<VifInfo[]>;
+  /** @param spec as xl-network-configuration(5) has it */
+  attachVif(domid: number, spec: string): Promise<void>;
+  /** @param devid of the interface @throws ToolstackError busy: the guest keeps it */
+  detachVif(domid: number, devid: number, force?: boolean): Promise<void>;
 
   /** A magic SysRq. @param letter one character */
   sysrq(domid: number, letter: string): Promise<void>;

@@ -36,7 +36,6 @@ describe("a domain's configuration", () => {
       disks: [],
       vifs: [],
       forwards: [],
-      folder: '/here',
       p9: [],
     });
     expect(Value.Check(DomainConfig, config)).toBe(true);
@@ -77,7 +76,10 @@ seclabel = "system_u"
       weight: 512,
       onPoweroff: 'preserve',
       onCrash: 'coredump-destroy',
-      disks: ['phy:/dev/a,xvda,w', 'b.img,qcow2,xvdb,r,backendtype=phy'],
+      disks: [
+        'format=raw,vdev=xvda,access=rw,target=/dev/a',
+        'format=qcow2,vdev=xvdb,access=ro,target=/here/b.img',
+      ],
       vifs: ['mac=00:16:3e:00:00:01', ''],
       forwards: ['8080:80'],
     });

@@ -14,6 +14,7 @@ import { parseDiskSpec } from '../devices/disk-spec.ts';
 import { KERNEL_NAMES } from '../images/index.ts';
 import { parseForward } from '../net/forward-spec.ts';
 import { parseVifSpec } from '../net/vif-spec.ts';
+import { diskText, withAbsoluteFiles } from './device-text.ts';
 import { at, type ConfigError, configError, type Place } from './error.ts';
 import { numberOf, parseSettings, type Settings, type Value } from './syntax.ts';
 
@@ -119,10 +120,12 @@ class Reader {
       onReboot: this.action('on_reboot', 'restart'),
       onCrash: this.action('on_crash', 'destroy'),
       onWatchdog: this.action('on_watchdog', 'destroy'),
-      disks: this.specs('disk', parseDiskSpec),
+      disks: this.specs('disk', (text) => {
+        const spec = parseDiskSpec(text);
+        return { ...spec, text: diskText(withAbsoluteFiles(spec, this.folder)) };
+      }),
       vifs: this.specs('vif', parseVifSpec),
       forwards: this.specs('xenolith_forward', parseForward),
-      folder: this.folder,
       p9: this.specs('p9', (text) => text),
     };
     this.checkRest();
@@ -277,13 +280,13 @@ class Reader {
       // The place says which one it is.
       const plain = (message: string) => message.replace(`${key} "${item.text}": `, '');
       try {
-        const parsed = parse(item.text) as { warnings?: readonly string[] };
+        const parsed = parse(item.text) as { warnings?: readonly string[]; text?: string };
         for (const warning of parsed.warnings ?? [])
           this.warnings.push(`${at(item)}: ${key}: ${plain(warning)}`);
+        return parsed.text ?? item.text;
       } catch (error) {
         throw configError(item, key, plain((error as Error).message));
       }
-      return item.text;
     });
   }
 

@@ -3,6 +3,7 @@ import type { TSchema } from '@sinclair/typebox';
 import {
   ApiError,
   DaemonInfo,
+  DiskInfo,
   DomainConfig,
   DomainEvent,
   DomainInfo,
@@ -10,6 +11,7 @@ import {
   HostInfo,
   SchedulerParameters,
   VcpuInfo,
+  VifInfo,
 } from '../api/model.ts';
 import { CONSOLE_PATH, OPENAPI_PATH, ROUTES, type Route } from './routes.ts';
 
@@ -17,6 +19,7 @@ import { CONSOLE_PATH, OPENAPI_PATH, ROUTES, type Route } from './routes.ts';
 const NAMED: Readonly<Record<string, TSchema>> = {
   ApiError,
   DaemonInfo,
+  DiskInfo,
   DomainConfig,
   DomainEvent,
   DomainInfo,
@@ -24,6 +27,7 @@ const NAMED: Readonly<Record<string, TSchema>> = {
   HostInfo,
   SchedulerParameters,
   VcpuInfo,
+  VifInfo,
 };
 
 /** @param version of Xenolith */

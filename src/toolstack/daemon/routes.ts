@@ -5,6 +5,7 @@
 import { type Static, type TObject, type TSchema, Type } from '@sinclair/typebox';
 import {
   DaemonInfo,
+  DiskInfo,
   DomainConfig,
   DomainEvent,
   DomainInfo,
@@ -13,6 +14,7 @@ import {
   SchedulerParameters,
   Trigger,
   VcpuInfo,
+  VifInfo,
 } from '../api/model.ts';
 import type { Toolstack } from '../api/toolstack.ts';
 
@@ -269,6 +271,54 @@ export const ROUTES: readonly Route[] = [
     params: domain,
     body: Type.Partial(DomainScheduling, { additionalProperties: false, minProperties: 1 }),
     run: ({ toolstack, params, body }) => toolstack.setDomainScheduling(params.domid, body),
+  }),
+  route({
+    method: 'GET',
+    path: '/v1/domains/{domid}/disks',
+    summary: 'Its virtual disks',
+    params: domain,
+    reply: Type.Array(DiskInfo),
+    run: ({ toolstack, params }) => toolstack.disks(params.domid),
+  }),
+  route({
+    method: 'POST',
+    path: '/v1/domains/{domid}/disks',
+    summary: 'Gives it a disk, as xl-disk-configuration(5) writes it',
+    params: domain,
+    body: object({ spec: Type.String({ maxLength: 4096 }) }),
+    run: ({ toolstack, params, body }) => toolstack.attachDisk(params.domid, body.spec),
+  }),
+  route({
+    method: 'DELETE',
+    path: '/v1/domains/{domid}/disks/{vdev}',
+    summary: 'Takes a disk away; with force without asking the guest',
+    params: object({ domid: Domid, vdev: Type.String({ maxLength: 64 }) }),
+    query: object({ force: Flag('Does not ask.') }),
+    run: ({ toolstack, params, query }) => toolstack.detachDisk(params.domid, params.vdev, query.force),
+  }),
+  route({
+    method: 'GET',
+    path: '/v1/domains/{domid}/vifs',
+    summary: 'Its network interfaces',
+    params: domain,
+    reply: Type.Array(VifInfo),
+    run: ({ toolstack, params }) => toolstack.vifs(params.domid),
+  }),
+  route({
+    method: 'POST',
+    path: '/v1/domains/{domid}/vifs',
+    summary: 'Gives it a network interface, as xl-network-configuration(5) writes it',
+    params: domain,
+    body: object({ spec: Type.String({ maxLength: 4096 }) }),
+    run: ({ toolstack, params, body }) => toolstack.attachVif(params.domid, body.spec),
+  }),
+  route({
+    method: 'DELETE',
+    path: '/v1/domains/{domid}/vifs/{devid}',
+    summary: 'Takes an interface away; with force without asking the guest',
+    params: object({ domid: Domid, devid: Type.Integer({ minimum: 0, maximum: 0xffff }) }),
+    query: object({ force: Flag('Does not ask.') }),
+    run: ({ toolstack, params, query }) => toolstack.detachVif(params.domid, params.devid, query.force),
   }),
   route({
     method: 'POST',

@@ -137,7 +137,7 @@ export class ApiServer {
       throw new ToolstackError('not-found', `${url.pathname}: ${what}`);
     }
     const { route, pattern } = found;
-    const params = checked(route.params, { ...pattern.exec(url.pathname)!.groups }, 'path', true);
+    const params = checked(route.params, decoded(pattern.exec(url.pathname)!.groups), 'path', true);
     const query = checked(route.query, Object.fromEntries(url.searchParams), 'query', true);
     const body = route.body ? checked(route.body, await jsonBody(request), 'body', false) : undefined;
     return route.run({ toolstack, daemon, params, query, body, signal });
@@ -239,6 +239,17 @@ function targetOf(request: IncomingMessage): URL {
     return new URL(request.url ?? '', 'http://localhost');
   } catch {
     throw new ToolstackError('not-found', 'there is nothing there');
+  }
+}
+
+/** Parts of a path, without its escapes. */
+function decoded(groups: Readonly<Record<string, string>> = {}): Record<string, string> {
+  try {
+    return Object.fromEntries(
+      Object.entries(groups).map(([name, value]) => [name, decodeURIComponent(value)]),
+    );
+  } catch {
+    throw new ToolstackError('invalid', 'path: is not well escaped');
   }
 }
 

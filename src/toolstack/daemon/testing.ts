@@ -23,7 +23,6 @@ export const CONFIG: DomainConfig = {
   disks: [],
   vifs: [],
   forwards: [],
-  folder: '/',
   p9: [],
 };
 
@@ -67,6 +66,8 @@ export function fakeToolstack(): FakeToolstack {
     log: '(XEN) hello\n',
     wait: { kind: 'destroyed', domid: 1, name: 'a', reason: null },
     vcpus: [{ vcpu: 0, online: true, running: false, blocked: true, cpu: 0, cpuTime: 1.5, affinity: null }],
+    disks: [],
+    vifs: [],
     scheduler: { contextSwitchAllowance: 5000 },
     domainScheduling: { mcuAdvance: 10, warpback: false, warpValue: 0, warpLimit: 0, unwarpTime: 0 },
     host: {

@@ -23,6 +23,8 @@ const lists = () => import('./commands/list.ts');
 const lives = () => import('./commands/lifecycle.ts');
 const sizes = () => import('./commands/cpu-memory.ts');
 
+const devices = () => import('./commands/devices.ts');
+
 const WAIT_AND_ALL = { all: 'a', wait: 'w' };
 
 /** Whether a word is a command of xl's. */
@@ -264,6 +266,58 @@ export const COMMANDS: readonly Command[] = [
       ctxallow: 'c',
     },
     load: async () => (await sizes()).schedBvt,
+  },
+  {
+    name: 'block-list',
+    summary: "Lists domains' virtual disks",
+    synopsis: 'DOMAIN ...',
+    operands: 1,
+    load: async () => (await devices()).blockList,
+  },
+  {
+    name: 'block-attach',
+    summary: 'Gives a domain a virtual disk',
+    synopsis: 'DOMAIN PART-OF-SPEC ...',
+    operands: 2,
+    changes: true,
+    load: async () => (await devices()).blockAttach,
+  },
+  {
+    name: 'block-detach',
+    summary: 'Takes a virtual disk from a domain',
+    synopsis: '[options] DOMAIN VDEV',
+    help: '--force                 Does not ask the guest.',
+    short: 'f',
+    long: { force: 'f' },
+    operands: 2,
+    changes: true,
+    load: async () => (await devices()).blockDetach,
+  },
+  {
+    name: 'network-list',
+    summary: "Lists domains' network interfaces",
+    synopsis: 'DOMAIN ...',
+    operands: 1,
+    load: async () => (await devices()).networkList,
+  },
+  {
+    name: 'network-attach',
+    summary: 'Gives a domain a network interface',
+    synopsis: 'DOMAIN [KEY=VALUE ...]',
+    operands: 1,
+    changes: true,
+    load: async () => (await devices()).networkAttach,
+  },
+  {
+    name: 'network-detach',
+    summary: 'Takes a network interface from a domain',
+    synopsis: '[options] DOMAIN DEVID|MAC',
+    help: '--force                 Does not ask the guest.',
+    short: 'f',
+    long: { force: 'f' },
+    operands: 2,
+    changes: true,
+    load: async () => (await devices()).networkDetach,
   },
   {
     name: 'info',

@@ -1,5 +1,5 @@
 /** xl top: the domains, again and again, in the columns of xentop(1). */
-import type { DomainInfo, HostInfo } from '../../api/model.ts';
+import type { DiskInfo, DomainInfo, HostInfo, VifInfo } from '../../api/model.ts';
 import { needNumber, type Run, type XlContext } from '../context.ts';
 import { stateOf } from './list.ts';
 
@@ -7,7 +7,16 @@ interface Sample {
   readonly at: number;
   readonly host: HostInfo;
   readonly domains: readonly DomainInfo[];
+  /** What devices of a domain have done, by its number. */
+  readonly traffic: ReadonlyMap<number, Traffic>;
 }
+
+interface Traffic {
+  readonly disks: readonly DiskInfo[];
+  readonly vifs: readonly VifInfo[];
+}
+
+const NO_TRAFFIC: Traffic = { disks: [], vifs: [] };
 
 const DELAY = 3;
 /** Keys that end it: q, Q, Ctrl-C and Escape. */
@@ -58,7 +67,15 @@ export const top: Run = async (context, args) => {
 async function sample(context: XlContext): Promise<Sample> {
   const toolstack = await context.toolstack();
   const [host, domains] = await Promise.all([toolstack.host(), toolstack.list()]);
-  return { at: Date.now(), host, domains };
+  const traffic = new Map<number, Traffic>();
+  for (const { domid, disks, vifs } of domains) {
+    // A domain may be gone by now.
+    traffic.set(domid, {
+      disks: disks > 0 ? await toolstack.disks(domid).catch(() => []) : [],
+      vifs: vifs > 0 ? await toolstack.vifs(domid).catch(() => []) : [],
+    });
+  }
+  return { at: Date.now(), host, domains, traffic };
 }
 
 function show(context: XlContext, lines: readonly string[], rows: number, columns: number): void {
@@ -82,7 +99,21 @@ export function summary({ host, domains }: Sample): string[] {
   ];
 }
 
+const SECTOR = 512;
+
 type Cell = (info: DomainInfo, now: Sample, before: Sample | null) => string | number;
+
+function ofDisks(value: (disk: DiskInfo) => number): Cell {
+  return ({ domid }, { traffic }) => total((traffic.get(domid) ?? NO_TRAFFIC).disks.map(value));
+}
+
+function ofVifs(value: (vif: VifInfo) => number): Cell {
+  return ({ domid }, { traffic }) => total((traffic.get(domid) ?? NO_TRAFFIC).vifs.map(value));
+}
+
+function total(values: readonly number[]): number {
+  return Math.floor(values.reduce((sum, value) => sum + value, 0));
+}
 
 /** The columns: heading, width, content. */
 const COLUMNS: readonly (readonly [heading: string, width: number, cell: Cell])[] = [
@@ -96,14 +127,16 @@ const COLUMNS: readonly (readonly [heading: string, width: number, cell: Cell])[
   ['MAXMEM(%)', 9, ({ maxMemory }, { host }) => ((maxMemory / host.totalMemory) * 100).toFixed(1)],
   ['VCPUS', 5, ({ vcpus }) => vcpus],
   ['NETS', 4, ({ vifs }) => vifs],
-  ['NETTX(k)', 8, () => 0],
-  ['NETRX(k)', 8, () => 0],
+  ['NETTX(k)', 8, ofVifs(({ txBytes }) => txBytes / 1024)],
+  ['NETRX(k)', 8, ofVifs(({ rxBytes }) => rxBytes / 1024)],
   ['VBDS', 4, ({ disks }) => disks],
+  // Requests that found no room, which ours all find.
   ['VBD_OO', 8, () => 0],
-  ['VBD_RD', 8, () => 0],
-  ['VBD_WR', 8, () => 0],
-  ['VBD_RSECT', 10, () => 0],
-  ['VBD_WSECT', 10, () => 0],
+  ['VBD_RD', 8, ofDisks(({ reads }) => reads)],
+  ['VBD_WR', 8, ofDisks(({ writes }) => writes)],
+  ['VBD_RSECT', 10, ofDisks(({ bytesRead }) => bytesRead / SECTOR)],
+  ['VBD_WSECT', 10, ofDisks(({ bytesWritten }) => bytesWritten / SECTOR)],
+  // There are no security labels.
   ['SSID', 4, () => 0],
 ];
 
