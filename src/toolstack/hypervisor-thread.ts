@@ -15,6 +15,7 @@ import {
   createProcessor,
   PHASE,
   type ProcessorOptions,
+  type TranslationCounts,
   type VerifyLog,
 } from '../x86/index.ts';
 import { CPU } from '../x86/state.ts';
@@ -28,12 +29,19 @@ export class Instruments {
   private readonly hypervisor: Hypervisor;
   private readonly board: number;
   private readonly verify: VerifyLog | null;
+  private readonly counts: TranslationCounts | null;
 
-  /** @param board linear address of the processor's activity board @param verify null: nothing is checked */
-  constructor(hypervisor: Hypervisor, board: number, verify: VerifyLog | null) {
+  /** @param board linear address of the processor's activity board @param processor what the processor was made with */
+  constructor(hypervisor: Hypervisor, board: number, { verify, counts }: ProcessorOptions) {
     this.hypervisor = hypervisor;
     this.board = board;
-    this.verify = verify;
+    this.verify = verify ?? null;
+    this.counts = counts ?? null;
+  }
+
+  /** How many translations there are, and where they came from; null: nobody counts. */
+  translations(): { made: number; stored: number; usedBatches: number } | null {
+    return this.counts && { ...this.counts };
   }
 
   /** What came of checking translated code against the interpreter; null: it is not checked. */
@@ -92,7 +100,7 @@ export function runHypervisor(
     host,
   );
   const { control } = hypervisor;
-  const instruments = new Instruments(hypervisor, boardAddress, processor.verify ?? null);
+  const instruments = new Instruments(hypervisor, boardAddress, processor);
   const planes = new DataPlanes(hypervisor, dataPlaneFactories(memory, frames), (value) =>
     post({ kind: 'notify', value }),
   );

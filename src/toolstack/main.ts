@@ -20,7 +20,7 @@ async function boot(options: BootOptions): Promise<number> {
   const session = new Session(options, {
     terminal,
     images: { progress: options.quiet ? SILENT : progressOn(process.stderr) },
-    startPcpu: nodePcpus({ translate: options.translate, verify: options.verify }),
+    startPcpu: nodePcpus(options),
     say: (text) => process.stderr.write(`xenolith: ${text}${terminal.newline}`),
   });
   for (const signal of SIGNALS)

@@ -1,4 +1,6 @@
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { defaultCacheDirectory } from './images/cache.ts';
 import { parseOptions, parseSize, USAGE, UsageError } from './options.ts';
 
 describe('options', () => {
@@ -14,6 +16,7 @@ describe('options', () => {
       vcpus: 1,
       trace: false,
       translate: true,
+      translations: join(defaultCacheDirectory(), 'translations'),
       verify: null,
       profile: false,
       vifs: [],
@@ -28,7 +31,7 @@ describe('options', () => {
 
   it('takes every option', () => {
     const line =
-      '--kernel=vmlinuz --no-ramdisk --cmdline=a --append b --memory 64 --vcpus 4 --trace --no-translator --profile --disk=d.img,,xvda,r --xenstore x --symbols s -q';
+      '--kernel=vmlinuz --no-ramdisk --cmdline=a --append b --memory 64 --vcpus 4 --trace --no-translator --translations t --profile --disk=d.img,,xvda,r --xenstore x --symbols s -q';
     expect(parseOptions(line.split(' '))).toEqual({
       command: 'boot',
       kernel: 'vmlinuz',
@@ -40,6 +43,7 @@ describe('options', () => {
       vcpus: 4,
       trace: true,
       translate: false,
+      translations: 't',
       verify: null,
       profile: true,
       vifs: [],
@@ -50,6 +54,10 @@ describe('options', () => {
       symbols: 's',
       quiet: true,
     });
+  });
+
+  it('keeps no translations where it is told so', () => {
+    expect(parseOptions(['--no-translation-cache'])).toMatchObject({ translations: null });
   });
 
   it('verifies everything, or a sample', () => {
@@ -71,6 +79,8 @@ describe('options', () => {
     [['--kernel', ''], '--kernel needs the name of a file'],
     [['--kernel', 'a', '--kernel-package', 'cloud'], 'exclude each other'],
     [['--ramdisk', 'a', '--no-ramdisk'], 'exclude each other'],
+    [['--translations', 't', '--no-translation-cache'], 'exclude each other'],
+    [['--translations', ''], '--translations needs the name'],
     [['--verify', '--no-translator'], 'exclude each other'],
     [['--verify-sample', '--no-translator'], 'exclude each other'],
     [['--kernel-package', 'arch'], 'choose one of debian, cloud, backports, grub'],
@@ -108,6 +118,8 @@ describe('options', () => {
       'memory',
       'trace',
       'no-translator',
+      'translations',
+      'no-translation-cache',
       'verify',
       'profile',
       'symbols',

@@ -1,10 +1,12 @@
 /**
  * The command line of xenolith: what it accepts, what it says about itself.
  */
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { DiskError } from '../dom0/block/source.ts';
 import { VCPUS_MAX } from '../xen/domctl.ts';
 import { type DiskSpec, parseDiskSpec } from './devices/disk-spec.ts';
+import { defaultCacheDirectory } from './images/cache.ts';
 import { KERNEL_NAMES, type KernelName } from './images/index.ts';
 import { ForwardSpecError, parseForward } from './net/forward-spec.ts';
 import type { ForwardSpec } from './net/net-service.ts';
@@ -32,6 +34,8 @@ export interface BootOptions {
   translate: boolean;
   /** Check translated code against the interpreter while it runs: each run of it, or a sample. */
   verify: 'all' | 'sample' | null;
+  /** The directory in which translations are kept between runs; null: they are not. */
+  translations: string | null;
   /** Sample where the time goes, and print it at the end. */
   profile: boolean;
   /** Where xenstore's clients on the host find the store; null: nowhere. */
@@ -56,7 +60,6 @@ const DEFAULT_MEMORY = 256 << 10;
 
 export const USAGE = `Usage: xenolith [options]
        xenolith COMMAND ...      (the commands of xl: see 'xenolith help')
-       xenolith COMMAND ...      (the commands of xl: see 'xenolith help')
 
 Boots a kernel that knows Xen's paravirtual interface, unmodified, as a domain on a
 processor made of WebAssembly. Without options: Debian's stock kernel and a shell.
@@ -71,6 +74,9 @@ processor made of WebAssembly. Without options: Debian's stock kernel and a shel
   --memory SIZE          memory of the domain: MiB, or with a suffix K, M or G (256)
   --vcpus N              virtual CPUs of the domain, 1 to ${VCPUS_MAX} (1)
   --no-translator        interpret everything: slow, and simple to compare with
+  --translations DIR     keep translated code there between runs, instead of in the
+                         user's cache directory
+  --no-translation-cache keep none, and use none
   --verify               check all translated code against the interpreter: slow
   --verify-sample        the same for a sample: about as fast as without
   --profile              print at the end what the time went to
@@ -107,6 +113,8 @@ const OPTIONS = {
   vcpus: { type: 'string' },
   trace: { type: 'boolean' },
   'no-translator': { type: 'boolean' },
+  translations: { type: 'string' },
+  'no-translation-cache': { type: 'boolean' },
   verify: { type: 'boolean' },
   'verify-sample': { type: 'boolean' },
   profile: { type: 'boolean' },
@@ -132,6 +140,9 @@ export function parseOptions(args: readonly string[]): Options {
   if (values.ramdisk !== undefined && values['no-ramdisk']) {
     throw new UsageError('--ramdisk and --no-ramdisk exclude each other');
   }
+  if (values.translations !== undefined && values['no-translation-cache']) {
+    throw new UsageError('--translations and --no-translation-cache exclude each other');
+  }
   const verify = values.verify ? 'all' : values['verify-sample'] ? 'sample' : null;
   if (verify && values['no-translator']) {
     throw new UsageError('--verify and --no-translator exclude each other');
@@ -147,6 +158,9 @@ export function parseOptions(args: readonly string[]): Options {
     vcpus: values.vcpus === undefined ? 1 : parseVcpus(values.vcpus),
     trace: values.trace ?? false,
     translate: !(values['no-translator'] ?? false),
+    translations: values['no-translation-cache']
+      ? null
+      : (file('translations', values.translations) ?? join(defaultCacheDirectory(), 'translations')),
     verify,
     profile: values.profile ?? false,
     xenstore: file('xenstore', values.xenstore) ?? null,

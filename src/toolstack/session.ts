@@ -63,13 +63,15 @@ export class Session {
   async statistics(): Promise<void> {
     const { machine, domain } = this;
     if (!machine || !domain) return;
-    const [info, instructions] = await Promise.all([
+    const [info, instructions, translations] = await Promise.all([
       machine.control.getDomainInfo(domain.id),
       machine.instruments.instructions(domain.id),
+      machine.instruments.translations(),
     ]);
     this.host.say(
       `domain ${domain.id}: ${instructions} instructions, ${(info.cpuTimeNs / 1e9).toFixed(3)} s of CPU, ` +
-        `${(info.totalPages * 4) / 1024} MiB`,
+        `${(info.totalPages * 4) / 1024} MiB; ` +
+        `${translations?.made ?? 0} regions translated, ${translations?.stored ?? 0} kept from earlier runs`,
     );
     this.printProfile();
     this.profiler?.clear();

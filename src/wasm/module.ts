@@ -15,10 +15,15 @@ export class ModuleBuilder {
   private readonly elements: Callee[] = [];
   private tableName: string | null = null;
   private readonly memoryPages: number;
+  private readonly memoryMaximum: number;
 
-  /** @param memoryPages size (initial and maximum) of the shared memory imported as env.memory, in 64 KiB pages */
-  constructor(memoryPages: number) {
+  /**
+   * The shared memory imported as env.memory has at least so many pages of 64 KiB, and a maximum of at most so many
+   * (65,536 fits any).
+   */
+  constructor(memoryPages: number, memoryMaximum = memoryPages) {
     this.memoryPages = memoryPages;
+    this.memoryMaximum = memoryMaximum;
   }
 
   type(type: FuncType): number {
@@ -82,7 +87,7 @@ export class ModuleBuilder {
       s.name('memory');
       s.bytes([0x02, 0x03]);
       s.u32(this.memoryPages);
-      s.u32(this.memoryPages);
+      s.u32(this.memoryMaximum);
       for (const func of this.imports) {
         s.name('env');
         s.name(func.name);

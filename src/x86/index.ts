@@ -8,13 +8,18 @@ export {
   PHASE,
 } from './core/activity.ts';
 export { createProcessor, type ProcessorOptions } from './core/index.ts';
+export { TranslationCounts } from './core/translations.ts';
 export { VerifyLog } from './core/verify.ts';
 export { Cpu, hex64, high32, join64, type VirtualAddress } from './cpu.ts';
 export { Access, type PhysicalSpace, type Processor, type ProcessorHost } from './processor.ts';
 export * from './state.ts';
 export {
+  type CompiledPage,
+  type CompiledRegion,
   type CompileJob,
   type CompileResult,
   Compiler,
   type RegionCompiler,
+  STORED,
+  type StoredResult,
 } from './translator/compile.ts';

@@ -1,17 +1,49 @@
-/** The program of the thread that translates hot code for a processor (see x86/translator/compile.ts). */
+/**
+ * The program of the thread that translates hot code for a processor (see x86/translator/compile.ts). It keeps what
+ * it translated on disk, and hands over first what earlier runs kept.
+ */
 
 import type { MessagePort } from 'node:worker_threads';
 import { workerData } from 'node:worker_threads';
 import { Memory } from '../../machine/memory.ts';
-import { type CompileJob, Compiler } from '../../x86/index.ts';
+import { type CompileJob, Compiler, STORED, type StoredResult } from '../../x86/index.ts';
+import { TranslationStore, translatorVersion } from './translation-store.ts';
 
 /** What the worker is given. */
 export interface CompilerWorkerData {
   /** To the processor that it translates for. */
   port: MessagePort;
   memory: WebAssembly.Memory;
+  /** The directory of translations, or null: none are kept. */
+  translations: string | null;
 }
 
-const { port, memory } = workerData as CompilerWorkerData;
+/** What the processor asks: to translate, or to note that a stored batch is of use. */
+export type CompilerRequest = CompileJob | { readonly used: number };
+
+const { port, memory, translations } = workerData as CompilerWorkerData;
 const compiler = new Compiler(new Memory(memory));
-port.on('message', (job: CompileJob) => port.postMessage(compiler.compile(job)));
+const store = translations === null ? null : new TranslationStore(translations, translatorVersion());
+const names: string[] = [];
+
+function handOver(from: TranslationStore): void {
+  for (const { name, batch } of from.load()) {
+    try {
+      const module = new WebAssembly.Module(new Uint8Array(batch.module));
+      const number = names.push(name) - 1;
+      port.postMessage({ id: STORED, batch: number, module, regions: batch.regions } satisfies StoredResult);
+    } catch {
+      // No module for this engine.
+    }
+  }
+  port.postMessage({ id: STORED, batch: -1, module: null, regions: [] } satisfies StoredResult);
+}
+
+if (store !== null) {
+  compiler.onCompiled = (module, regions) => store.save({ module, regions });
+  handOver(store);
+}
+port.on('message', (request: CompilerRequest) => {
+  if ('used' in request) store?.used(names[request.used]!);
+  else port.postMessage(compiler.compile(request));
+});

@@ -2,11 +2,12 @@
 import { randomFillSync } from 'node:crypto';
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { Memory } from '../../machine/memory.ts';
-import { type CompileResult, VerifyLog } from '../../x86/index.ts';
+import { type CompileResult, type StoredResult, TranslationCounts, VerifyLog } from '../../x86/index.ts';
 import { runHypervisor } from '../hypervisor-thread.ts';
+import type { CompilerRequest } from './compiler-worker.ts';
 import type { PcpuWorkerData } from './pcpu.ts';
 
-const { memory, mailbox, compiler, translate, verify } = workerData as PcpuWorkerData;
+const { memory, mailbox, compiler, translate, verify, stored } = workerData as PcpuWorkerData;
 const start = performance.now();
 
 runHypervisor(
@@ -22,13 +23,17 @@ runHypervisor(
   (message) => parentPort!.postMessage(message),
   {
     translate,
+    counts: new TranslationCounts(),
     verify: verify === null ? null : new VerifyLog(verify === 'sample'),
     compiler:
       compiler === null
         ? null
         : {
-            post: (job) => compiler.postMessage(job),
-            poll: () => (receiveMessageOnPort(compiler)?.message as CompileResult | undefined) ?? null,
+            post: (job) => compiler.postMessage(job satisfies CompilerRequest),
+            stored,
+            used: (batch) => compiler.postMessage({ used: batch } satisfies CompilerRequest),
+            poll: () =>
+              (receiveMessageOnPort(compiler)?.message as CompileResult | StoredResult | undefined) ?? null,
           },
   },
 );

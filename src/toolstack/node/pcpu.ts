@@ -14,6 +14,8 @@ export interface PcpuWorkerData {
   compiler: MessagePort | null;
   translate: boolean;
   verify: 'all' | 'sample' | null;
+  /** The compiler hands over what earlier runs translated. */
+  stored: boolean;
 }
 
 export interface PcpuOptions {
@@ -25,6 +27,8 @@ export interface PcpuOptions {
   translate?: boolean;
   /** Check translated code against the interpreter (x86/core/verify.ts): each run of it, or a sample. */
   verify?: 'all' | 'sample' | null;
+  /** The directory in which translations are kept between runs; null (default): they are not. */
+  translations?: string | null;
 }
 
 /** Makes what starts processors. */
@@ -33,17 +37,21 @@ export function nodePcpus({
   compilerScript = new URL('./compiler-worker.js', import.meta.url),
   translate = true,
   verify = null,
+  translations = null,
 }: PcpuOptions = {}): StartPcpu {
   tuneEngine();
   return ({ memory, mailbox }, receive, died): PcpuThread => {
     const compiler =
-      compilerScript === null || !translate ? null : startCompiler(compilerScript, memory.wasm, died);
+      compilerScript === null || !translate
+        ? null
+        : startCompiler(compilerScript, { memory: memory.wasm, translations }, died);
     const workerData: PcpuWorkerData = {
       memory: memory.wasm,
       mailbox,
       compiler: compiler?.port ?? null,
       translate,
       verify,
+      stored: translations !== null,
     };
     const transferList = compiler === null ? [] : [compiler.port];
     const worker = new Worker(script, { workerData, transferList, name: 'pcpu0' });
@@ -66,12 +74,12 @@ export function nodePcpus({
 /** A thread that translates, and the port at which a processor reaches it. */
 function startCompiler(
   script: URL,
-  memory: WebAssembly.Memory,
+  data: Omit<CompilerWorkerData, 'port'>,
   died: (error: Error) => void,
 ): { worker: Worker; port: MessagePort } {
   const { port1, port2 } = new MessageChannel();
   const worker = new Worker(script, {
-    workerData: { port: port1, memory } satisfies CompilerWorkerData,
+    workerData: { port: port1, ...data } satisfies CompilerWorkerData,
     transferList: [port1],
     name: 'compiler0',
   });

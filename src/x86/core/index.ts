@@ -7,7 +7,7 @@ import { SseFloat } from '../fpu/sse.ts';
 
 import { X87 } from '../fpu/x87.ts';
 import { buildInterpreter, INTERPRET, type InterpreterModule } from '../interpreter/build.ts';
-import { HEAT_SIZE } from '../interpreter/heat.ts';
+import { HEAT_SIZE, Heat } from '../interpreter/heat.ts';
 import type { HostImplementation } from '../interpreter/host.ts';
 import { JUMPS_SIZE } from '../interpreter/jumps.ts';
 import { STATUS } from '../interpreter/status.ts';
@@ -23,7 +23,7 @@ import { CodeCache } from './code-cache.ts';
 import { fpuCall } from './fpu-calls.ts';
 import { checkCodeSegment, loadSegment, segmentQuery } from './segments.ts';
 import { type Tlb, type TlbEntry, type TlbFunctions, TlbPool } from './tlb-pool.ts';
-import { Translations } from './translations.ts';
+import { type TranslationCounts, Translations } from './translations.ts';
 import { Verifier, type VerifyLog } from './verify.ts';
 
 /** TLBs: one for each root of user mode that is kept, one for each space's supervisor mode. */
@@ -60,6 +60,7 @@ class Core implements InspectableProcessor {
   private readonly frameFlags: number;
   private readonly codeMaps: number;
   private readonly heat: number;
+  private readonly heatCounters: Heat;
   private readonly jumps: number;
   private readonly translations: Translations;
   private readonly translating: boolean;
@@ -113,6 +114,7 @@ class Core implements InspectableProcessor {
       frameFlags: this.frameFlags,
     });
     this.heat = pages(HEAT_SIZE);
+    this.heatCounters = new Heat(memory, this.heat);
     this.jumps = pages(JUMPS_SIZE);
     const imports = this.imports();
     if (options.verify) {
@@ -142,6 +144,8 @@ class Core implements InspectableProcessor {
       imports: { ...imports, ...instance.exports },
       compiler: options.compiler ?? null,
       verifier: this.verifier,
+      counts: options.counts ?? null,
+      onStored: () => this.heatCounters.raise(),
     });
   }
 
@@ -198,8 +202,10 @@ class Core implements InspectableProcessor {
   private hot(cpu: Cpu, record: number): void {
     if (!this.translating || this.memory.u16[record >>> 1]! < GLUE.count) return;
     const linear = this.translate(cpu, cpu.number(CPU.page), Access.Fetch);
-    if (linear !== 0)
-      this.translations.request(cpu, linear >>> 12, this.memory.u16[(record + RECORD.offset) >>> 1]!);
+    if (linear === 0) return;
+    const offset = this.memory.u16[(record + RECORD.offset) >>> 1]!;
+    if (!this.heatCounters.early(record)) this.translations.request(cpu, linear >>> 12, offset);
+    else this.translations.installKnown(cpu, linear >>> 12, offset);
   }
 
   private count(name: string): void {
@@ -472,6 +478,8 @@ export interface ProcessorOptions {
   compiler?: RegionCompiler | null;
   /** Where to note what it is doing; without one only the CPUs' own words are kept. */
   activity?: ActivityBoard | null;
+  /** Where it is noted how many translations there are. */
+  counts?: TranslationCounts | null;
   /** Checks translations against the interpreter while they run, which is slow; what comes of it is noted here. */
   verify?: VerifyLog | null;
   /** step() runs the instruction translated, as a region of its own (a repeated one to its end): for tests. */

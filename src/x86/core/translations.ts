@@ -21,6 +21,8 @@ import {
   Compiler,
   gather,
   type RegionCompiler,
+  STORED,
+  type StoredResult,
   type WantedRegion,
 } from '../translator/compile.ts';
 import { REGION_IMPORTS } from '../translator/imports.ts';
@@ -38,10 +40,22 @@ const REGIONS = 8192;
 
 /** A translated region, wherever it is installed. */
 interface Translation {
-  readonly slot: number;
+  /** Of the table; -1: its module is not instantiated yet. */
+  slot: number;
   readonly pages: readonly Omit<CompiledPage, 'frame'>[];
   readonly entries: CompiledRegion['entries'];
   readonly apart: readonly number[];
+  /** Instantiates the module of a stored one, with all its regions. */
+  readonly load: (() => void) | null;
+}
+
+/** Where translations came from. */
+export class TranslationCounts {
+  /** Regions translated in this run. */
+  made = 0;
+  /** Regions that an earlier run left, and how many of their modules came to be used. */
+  stored = 0;
+  usedBatches = 0;
 }
 
 /** How often a translation was left because a group of accesses was not in one page (see translator/addresses.ts). */
@@ -90,7 +104,11 @@ export class Translations {
   /** What is installed in a frame. */
   private readonly installed = new Map<number, Set<Installation>>();
   private count = 0;
-  private nextJob = 1;
+  private nextJob = STORED + 1;
+  private readonly counts: TranslationCounts;
+  private readonly onStored: () => void;
+  /** Translations of earlier runs are still coming. */
+  private loading: boolean;
   private waited = 0;
   private lastAlone: { key: string; run: RegionFunction } | null = null;
 
@@ -105,7 +123,13 @@ export class Translations {
     compiler: RegionCompiler | null;
     /** Checks regions when they run. */
     verifier?: Verifier | null;
+    counts?: TranslationCounts | null;
+    /** There are translations of earlier runs: {@link installKnown} is worth asking. */
+    onStored?: () => void;
   }) {
+    this.counts = options.counts ?? new TranslationCounts();
+    this.onStored = options.onStored ?? (() => {});
+    this.loading = options.compiler?.stored ?? false;
     this.verifier = options.verifier ?? null;
     this.memory = options.memory;
     this.code = options.code;
@@ -125,8 +149,12 @@ export class Translations {
     }
     if (asked.has(entry)) return;
     asked.add(entry);
-    const code = { ...codePlace(cpu, cpu.number(CPU.page)), frame };
-    this.queue.push({ code, entry, apart: [], replaces: null });
+    this.queue.push(wanted(cpu, frame, entry));
+  }
+
+  /** Installs what is known to begin at an offset of the CPU's page, if anything is. */
+  installKnown(cpu: Cpu, frame: number, entry: number): boolean {
+    return this.known.has(`${entry}`) && this.reuse(wanted(cpu, frame, entry));
   }
 
   /** A region was left before an instruction, because a group of accesses was not in one page. */
@@ -156,11 +184,12 @@ export class Translations {
 
   /** Starts what waits, installs what is finished. Cheap where there is neither. */
   work(): void {
-    if (this.queue.length === 0 && this.jobs.size === 0) return;
+    if (this.queue.length === 0 && this.jobs.size === 0 && !this.loading) return;
     if (++this.waited < INTERVAL) return;
     this.waited = 0;
     for (let result = this.compiler.poll(); result !== null; result = this.compiler.poll())
-      this.finish(result);
+      if (result.id === STORED) this.keep(result as StoredResult);
+      else this.finish(result as CompileResult);
     if (this.queue.length > 0 && this.jobs.size < JOBS) this.start();
   }
 
@@ -184,17 +213,14 @@ export class Translations {
     if (requests === undefined || module === null) return;
     const plain = new WebAssembly.Instance(module, { env: this.imports }).exports;
     const exports = this.verifier?.wrap(module, plain, regions) ?? plain;
-    for (const [i, { place, pages, entries }] of regions.entries()) {
-      const { apart, replaces } = requests[place]!;
+    for (const [i, { place, pages, entries, apart }] of regions.entries()) {
+      const { replaces } = requests[place]!;
       const slot = this.table.grow(1);
       this.table.set(slot, exports[regionName(i)]);
-      const translation = { slot, pages, entries, apart };
+      const translation = { slot, pages, entries, apart, load: null };
       this.bySlot.set(slot, translation);
-      const key = keyOf(translation);
-      const list = this.known.get(key);
-      if (list === undefined) this.known.set(key, [translation]);
-      else list.unshift(translation);
-      this.count++;
+      this.learn(translation);
+      this.counts.made++;
       this.install(
         translation,
         pages.map(({ frame }) => frame),
@@ -203,12 +229,49 @@ export class Translations {
     }
   }
 
+  private learn(translation: Translation): void {
+    const key = keyOf(translation);
+    const list = this.known.get(key);
+    if (list === undefined) this.known.set(key, [translation]);
+    else list.unshift(translation);
+    this.count++;
+  }
+
+  /** Translations of an earlier run: what they are made for is not known yet. */
+  private keep({ batch, module, regions }: StoredResult): void {
+    if (module === null) {
+      this.loading = false;
+      return;
+    }
+    if (this.count + regions.length > REGIONS) return;
+    if (this.counts.stored === 0) this.onStored();
+    const translations: Translation[] = [];
+    const load = () => {
+      const plain = new WebAssembly.Instance(module, { env: this.imports }).exports;
+      const exports = this.verifier?.wrap(module, plain, regions) ?? plain;
+      for (const [i, translation] of translations.entries()) {
+        translation.slot = this.table.grow(1);
+        this.table.set(translation.slot, exports[regionName(i)]);
+        this.bySlot.set(translation.slot, translation);
+      }
+      this.counts.usedBatches++;
+      this.compiler.used?.(batch);
+    };
+    for (const { pages, entries, apart } of regions) {
+      const translation = { slot: -1, pages, entries, apart, load };
+      translations.push(translation);
+      this.learn(translation);
+    }
+    this.counts.stored += regions.length;
+  }
+
   /** Code with the same bytes was translated before. */
   private reuse({ code, entry, apart, replaces }: Request): boolean {
     const list = this.known.get(`${entry}`);
     if (list === undefined) return false;
     const view = new GuestCode(this.memory, code);
     for (const translation of list) {
+      if (!this.beginsWith(code.frame, translation)) continue;
       if (apart.some((address) => !translation.apart.includes(address))) continue;
       const pages = translation.pages.map(({ delta }) => view.page(delta)?.frame ?? 0);
       if (!pages.includes(0) && this.install(translation, pages, replaces)) return true;
@@ -216,15 +279,27 @@ export class Translations {
     return false;
   }
 
+  /** The bytes of its entry's page are those of a frame: most are told apart by this. */
+  private beginsWith(frame: number, { pages, entries }: Translation): boolean {
+    const { ranges, bytes } = pages[entries[0]!.page]!;
+    const { u8 } = this.memory;
+    const start = frame * PAGE_SIZE;
+    let i = 0;
+    for (const [from, to] of ranges)
+      for (let at = from; at < to; at++) if (u8[start + at] !== bytes[i++]) return false;
+    return true;
+  }
+
   /** @returns false: these frames hold other bytes */
   private install(translation: Translation, frames: readonly number[], replaces: number | null): boolean {
     const { code, memory } = this;
-    const { pages, entries, slot } = translation;
+    const { pages, entries } = translation;
     const fits = pages.every(({ ranges, bytes }, i) => {
       const start = frames[i]! * PAGE_SIZE;
       return same(gather(memory.u8.subarray(start, start + PAGE_SIZE), ranges), bytes);
     });
     if (!fits) return false;
+    if (translation.slot < 0) translation.load!();
     const numbers = code.hold(frames);
     // No room: it will be asked for again when all has been forgotten.
     if (numbers === 0) return true;
@@ -238,7 +313,7 @@ export class Translations {
     for (const [number, { page, offset }] of entries.entries()) {
       const { delta } = pages[page]!;
       code.enterRegion(frames[page]!, offset, {
-        slot,
+        slot: translation.slot,
         number,
         numbers,
         distance: delta * PAGE_SIZE,
@@ -287,7 +362,8 @@ export class Translations {
   /** Too much is kept: every region is forgotten, with the decoded code that leads to it. */
   private forgetAll(): void {
     this.code.clear();
-    for (const list of this.known.values()) for (const { slot } of list) this.table.set(slot, null);
+    for (const list of this.known.values())
+      for (const { slot } of list) if (slot >= 0) this.table.set(slot, null);
     this.known.clear();
     this.bySlot.clear();
     this.crossings.clear();
@@ -316,6 +392,12 @@ export class Translations {
     this.lastAlone = { key, run };
     return run;
   }
+}
+
+/** What begins at an offset of the CPU's page, in a machine frame. */
+function wanted(cpu: Cpu, frame: number, entry: number): Request {
+  const code = { ...codePlace(cpu, cpu.number(CPU.page)), frame };
+  return { code, entry, apart: [], replaces: null };
 }
 
 /** Where the CPU's code is to be looked for. */

@@ -27,7 +27,7 @@ import { TLB_SIZE } from '../mmu.ts';
 import type { ProcessorHost } from '../processor.ts';
 import { CPU, Exit, VECTOR } from '../state.ts';
 import { regionName } from '../translator/build.ts';
-import type { CompiledPage, CompiledRegion } from '../translator/compile.ts';
+import type { StoredResult } from '../translator/compile.ts';
 import { REGION_IMPORTS } from '../translator/imports.ts';
 import { CodeCache } from './code-cache.ts';
 import { compareStates, type Difference, formatState, StateCopy } from './verify-state.ts';
@@ -81,7 +81,7 @@ interface Checked {
   readonly copied: RegionFunction;
   /** Of each entry, from the region's first page, in bytes. */
   readonly entries: readonly number[];
-  readonly pages: readonly Pick<CompiledPage, 'delta' | 'ranges' | 'bytes'>[];
+  readonly pages: StoredResult['regions'][number]['pages'];
   runs: number;
 }
 
@@ -248,7 +248,7 @@ export class Verifier {
   wrap(
     module: WebAssembly.Module,
     plain: WebAssembly.Instance['exports'],
-    regions: readonly Pick<CompiledRegion, 'pages' | 'entries'>[],
+    regions: StoredResult['regions'],
   ): WebAssembly.Instance['exports'] {
     const copied = new WebAssembly.Instance(module, { env: this.regionImports }).exports;
     const builder = new ModuleBuilder(this.memory.size / 0x1_0000);

@@ -2,6 +2,8 @@
  * How often a record was branched to: u16 counters, a few records sharing one. At the threshold the host is told,
  * which may translate what begins there.
  */
+
+import type { Memory } from '../../machine/memory.ts';
 import { type Callee, type Func, type I32, i32 } from '../../wasm/index.ts';
 import { CPU } from '../state.ts';
 
@@ -9,6 +11,39 @@ import { CPU } from '../state.ts';
 export const HEAT_SIZE = 1 << 17;
 /** Booting Debian's kernel on two cores was fastest between 6,000 and 12,000: below, compiling takes the other core. */
 export const HEAT_THRESHOLD = 8000;
+
+/** With translations of earlier runs, arrivals after which it is looked whether there is one for the place. */
+const HEAT_KNOWN = 64;
+
+/** @param heat linear address of the counters */
+export class Heat {
+  private readonly counters: Uint16Array;
+  /** Counters that have been at the lower threshold. */
+  private noticed: Uint8Array | null = null;
+
+  constructor(memory: Memory, heat: number) {
+    this.counters = memory.u16.subarray(heat >>> 1, (heat + HEAT_SIZE) >>> 1);
+  }
+
+  /** From now on a counter is reported early, once. */
+  raise(): void {
+    if (this.noticed !== null) return;
+    this.noticed = new Uint8Array(this.counters.length);
+    const { counters } = this;
+    for (let i = 0; i < counters.length; i++)
+      if (counters[i]! < HEAT_THRESHOLD - HEAT_KNOWN) counters[i] = HEAT_THRESHOLD - HEAT_KNOWN;
+  }
+
+  /** A record was reported: whether it was early. Its counter then begins anew. */
+  early(record: number): boolean {
+    if (this.noticed === null) return false;
+    const index = ((record >>> 4) & (HEAT_SIZE - 2)) >>> 1;
+    if (this.noticed[index] !== 0) return false;
+    this.noticed[index] = 1;
+    this.counters[index] = 0;
+    return true;
+  }
+}
 
 /** Counts an arrival at a record. */
 export function emitHeat(f: Func, cpu: I32, record: I32, hot: Callee): void {

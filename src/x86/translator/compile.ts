@@ -44,6 +44,8 @@ export interface CompiledRegion {
   readonly pages: readonly CompiledPage[];
   /** Where it can be entered, in the order of entry numbers: which page, and the offset there. */
   readonly entries: readonly { readonly page: number; readonly offset: number }[];
+  /** As it was wanted. */
+  readonly apart: readonly number[];
 }
 
 export interface CompileResult {
@@ -53,11 +55,30 @@ export interface CompileResult {
   readonly regions: readonly CompiledRegion[];
 }
 
+/** What an earlier run translated: results with this id instead of a job's. The last of them has no module. */
+export const STORED = 0;
+
+export interface StoredResult {
+  readonly id: typeof STORED;
+  /** Its number, for {@link RegionCompiler.used}. */
+  readonly batch: number;
+  readonly module: WebAssembly.Module | null;
+  readonly regions: readonly {
+    readonly pages: readonly Omit<CompiledPage, 'frame'>[];
+    readonly entries: CompiledRegion['entries'];
+    readonly apart: readonly number[];
+  }[];
+}
+
 /** A thread that translates while the processor goes on. */
 export interface RegionCompiler {
   post(job: CompileJob): void;
   /** A finished job, or null if none is. */
-  poll(): CompileResult | null;
+  poll(): CompileResult | StoredResult | null;
+  /** Translations of earlier runs are among the results. */
+  readonly stored?: boolean;
+  /** A batch of these is of use. */
+  used?(batch: number): void;
 }
 
 /** Translates, on the thread that calls it. */
@@ -65,6 +86,8 @@ export class Compiler {
   private readonly memory: Memory;
   private readonly decoder: Decoder;
   private readonly forms = new KnownForms();
+  /** Takes each module with its regions, to be kept for later runs. */
+  onCompiled: (module: Uint8Array, regions: readonly CompiledRegion[]) => void = () => {};
 
   constructor(memory: Memory, decoder = new Decoder(expandForms(definitions))) {
     this.memory = memory;
@@ -81,11 +104,14 @@ export class Compiler {
       compiled.push(describe(region, place));
     });
     if (regions.length === 0) return { id, module: null, regions: [] };
-    return { id, module: new WebAssembly.Module(this.build(regions)), regions: compiled };
+    const bytes = this.build(regions);
+    const module = new WebAssembly.Module(bytes);
+    this.onCompiled(bytes, compiled);
+    return { id, module, regions: compiled };
   }
 
   build(regions: readonly Region[]): Uint8Array {
-    return buildRegions(regions, this.memory.size / 0x1_0000, this.forms);
+    return buildRegions(regions, this.forms);
   }
 }
 
@@ -101,6 +127,7 @@ function describe(region: Region, place: number): CompiledRegion {
   for (const { start, end } of region.blocks) note(start, end);
   return {
     place,
+    apart: [...region.apart],
     pages: region.pages.map(({ delta, frame, bytes }, i) => {
       const merged = union(ranges[i]!);
       return { delta, frame, ranges: merged, bytes: gather(bytes, merged) };
