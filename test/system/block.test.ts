@@ -5,6 +5,12 @@ import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { parseDiskSpec } from '../../src/toolstack/devices/disk-spec.ts';
+import { loadGuest } from '../../src/toolstack/guest.ts';
+import { Machine } from '../../src/toolstack/machine.ts';
+import { nodePcpus } from '../../src/toolstack/node/pcpu.ts';
+import { type BootOptions, parseOptions } from '../../src/toolstack/options.ts';
+import { RunningDomain } from '../../src/toolstack/running-domain.ts';
 import { lines, Session, xenolith } from './cli.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'xenolith-disk-'));
@@ -115,6 +121,57 @@ poweroff
       execFileSync('qemu-img', ['convert', '-O', 'raw', overlay, path('merged.img')]);
       expect(spawnSync('e2fsck', ['-fn', path('merged.img')]).status).toBe(0);
     }
+  });
+
+  it('come and go while the domain runs, and leave nothing behind', async () => {
+    const dist = (name: string) => new URL(`../../dist/toolstack/node/${name}`, import.meta.url);
+    const startPcpu = nodePcpus({
+      script: dist('pcpu-worker.js'),
+      compilerScript: dist('compiler-worker.js'),
+    });
+    const options = parseOptions(['-q']) as BootOptions;
+    const guest = await loadGuest(options, { scripted: true, size: null }, {});
+    const machine = await Machine.start(options.memory, startPcpu);
+    const free = (await machine.control.machineInfo()).freePages;
+    let output = '';
+    const onOutput = (bytes: Uint8Array) => {
+      output += Buffer.from(bytes).toString('latin1');
+    };
+    const domain = await RunningDomain.start(machine, guest, { onOutput, onLog: () => {}, onRoom: () => {} });
+    const see = async (pattern: RegExp) => {
+      while (!pattern.test(output)) await new Promise((resolve) => setTimeout(resolve, 20));
+      const seen = output;
+      output = '';
+      return seen;
+    };
+    const run = (script: string) => {
+      domain.type(Buffer.from(`${script}; echo done $?\n`));
+      return see(/^done \d+\r?\n/m);
+    };
+    await see(/ready/);
+    await run('modprobe xen-blkfront');
+    const attach = () => machine.disks.attach(domain.id, parseDiskSpec('memory:16M,,xvda'));
+    const wait = 'while [ ! -b /dev/xvda ]; do sleep 0.1; done';
+
+    for (let round = 0; round < 2; round++) {
+      await attach();
+      await run(`${wait}; dd if=/dev/zero of=/dev/xvda bs=1M count=4 conv=fsync`);
+      expect(machine.disks.list(domain.id)[0]!.statistics).toMatchObject({
+        bytesWritten: 4 << 20,
+        errors: 0,
+      });
+      expect(await machine.disks.detach(domain.id, 51712)).toBe(true);
+      expect(await run('sleep 0.5; ls /sys/block')).not.toContain('xvda');
+    }
+    await attach();
+    await run(
+      `${wait}; (while :; do dd if=/dev/zero of=/dev/xvda bs=64k oflag=direct; done) 2>/dev/null & sleep 1`,
+    );
+    await machine.disks.detach(domain.id, 51712, true);
+    await attach();
+    await domain.destroy();
+    expect((await machine.control.machineInfo()).freePages).toBe(free);
+    await machine.powerOff();
   });
 
   it('that cannot be had are told in one line', async () => {
