@@ -118,6 +118,8 @@ export const CPU = {
   modeRoots: 0x708,
   /** u32 linear address of a word for each machine frame: which TLBs have something from or of it (see mmu.ts). */
   holders: 0x710,
+  /** u32: passages through gates, that took budget without being instructions (see gates.ts). */
+  passages: 0x714,
   /** Records of a single step (see records.ts). */
   stepRecords: 0x800,
   /** To the end: of the layer above (see gates.ts). */

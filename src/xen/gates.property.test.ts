@@ -25,7 +25,10 @@ const UNMAPPED = va(100);
 const anyArb = fc.bigInt({ min: -(1n << 63n), max: (1n << 63n) - 1n });
 /** A stack: mostly one that can be written, at some offset. */
 const stackArb = fc.oneof(
-  { weight: 8, arbitrary: fc.integer({ min: 64, max: 4096 }).map((offset) => va(PAGE.stack, offset)) },
+  {
+    weight: 8,
+    arbitrary: fc.constantFrom(64, 72, 100, 2048, 4040, 4064, 4096).map((offset) => va(PAGE.stack, offset)),
+  },
   { weight: 4, arbitrary: fc.integer({ min: 8, max: 510 }).map((word) => va(PAGE.stack, word * 8)) },
   {
     weight: 1,

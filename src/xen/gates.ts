@@ -38,8 +38,8 @@ function inHypervisor(va: I64): I32 {
 }
 
 /** Not within one page, in bytes from an address on. */
-function crosses(va: I64, bytes: number): I32 {
-  return i32.gt_u(i32.and(i32.wrap(va), 0xfff), 0x1000 - bytes);
+function crosses(va: I64, bytes: I32 | number): I32 {
+  return i32.gt_u(i32.add(i32.and(i32.wrap(va), 0xfff), bytes), 0x1000);
 }
 
 /** Vcpu.setKernelMode, where the mode does change. */
@@ -133,9 +133,9 @@ function buildBounce(...[module, { mmu, getFlags }]: Parameters<GateBuilder>): F
   const kernel = f.let(i32.load(cpu, GATE.kernelMode));
   const info = f.let(i32.load(cpu, GATE.vcpuInfo));
   const old = f.let(select(kernel, i64.load(cpu, register(RSP)), i64.load(cpu, GATE.kernelSp)));
-  const bytes = select(withError, i64.const(64), i64.const(56));
-  const sp = f.let(i64.sub(i64.and(old, i64.const(~15n)), bytes));
-  f.if(i32.or(i32.or(notCanonical(sp), inHypervisor(sp)), crosses(sp, 64)), () => refuse(f));
+  const bytes = f.let(select(withError, i32.const(64), i32.const(56)));
+  const sp = f.let(i64.sub(i64.and(old, i64.const(~15n)), i64.extend_u(bytes)));
+  f.if(i32.or(i32.or(notCanonical(sp), inHypervisor(sp)), crosses(sp, bytes)), () => refuse(f));
   f.if(i32.or(i32.eqz(info), i32.load(cpu, GATE.iopl)), () => refuse(f));
   f.if(i32.eqz(kernel), () => emitSetMode(f, cpu, true));
   const frame = emitTranslate(f, mmu, cpu, sp, true);

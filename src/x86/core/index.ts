@@ -6,6 +6,7 @@ import { Decoder, type Instruction } from '../decoder.ts';
 import { SseFloat } from '../fpu/sse.ts';
 
 import { X87 } from '../fpu/x87.ts';
+import { GATE_COST } from '../gates.ts';
 import { buildInterpreter, INTERPRET, type InterpreterModule } from '../interpreter/build.ts';
 import { HEAT_SIZE, Heat } from '../interpreter/heat.ts';
 import type { HostImplementation } from '../interpreter/host.ts';
@@ -318,6 +319,7 @@ class Core implements InspectableProcessor {
 
   private enter(cpu: Cpu, budget: number, record: number): Exit {
     cpu.put(CPU.budget, budget);
+    const passages = cpu.get(CPU.passages);
     let exit = this.wasm.run(cpu.address, record);
     let executed = budget - (cpu.get(CPU.budget) | 0);
     while (exit === INTERPRET) {
@@ -330,6 +332,7 @@ class Core implements InspectableProcessor {
       exit = this.wasm.run(cpu.address, 0);
       executed += left - (cpu.get(CPU.budget) | 0);
     }
+    executed -= ((cpu.get(CPU.passages) - passages) >>> 0) * GATE_COST;
     const low = cpu.get(CPU.instructions) + executed;
     cpu.put(CPU.instructions, low);
     if (low >= 0x1_0000_0000) cpu.put(CPU.instructions + 4, cpu.get(CPU.instructions + 4) + 1);

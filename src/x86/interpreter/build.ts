@@ -416,6 +416,7 @@ function buildRun(
           f.loop((again) => {
             const from = f.let(i64.load(cpu, CPU.rip));
             f.brIf(i32.eqz(call('i32', gate, cpu)), exit);
+            f.store(cpu, i32.add(i32.load(cpu, CPU.passages), 1), CPU.passages);
             f.set(budget, i32.sub(budget, GATE_COST));
             f.if(spent(), pause);
             f.set(tlb, i32.load(cpu, CPU.tlb));
