@@ -1,6 +1,5 @@
-import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { defaultCacheDirectory } from './images/cache.ts';
+import { defaultTranslations } from './node/translation-store.ts';
 import { parseOptions, parseSize, USAGE, UsageError } from './options.ts';
 
 describe('options', () => {
@@ -16,7 +15,7 @@ describe('options', () => {
       vcpus: 1,
       trace: false,
       translate: true,
-      translations: join(defaultCacheDirectory(), 'translations'),
+      translations: defaultTranslations(),
       verify: null,
       profile: false,
       vifs: [],

@@ -1,16 +1,15 @@
 /**
  * The command line of xenolith: what it accepts, what it says about itself.
  */
-import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { DiskError } from '../dom0/block/source.ts';
 import { VCPUS_MAX } from '../xen/domctl.ts';
 import { type DiskSpec, parseDiskSpec } from './devices/disk-spec.ts';
-import { defaultCacheDirectory } from './images/cache.ts';
 import { KERNEL_NAMES, type KernelName } from './images/index.ts';
 import { ForwardSpecError, parseForward } from './net/forward-spec.ts';
 import type { ForwardSpec } from './net/net-service.ts';
 import { parseVifSpec, type VifSpec, VifSpecError } from './net/vif-spec.ts';
+import { defaultTranslations } from './node/translation-store.ts';
 
 /** The command line is wrong: exit status 2. */
 export class UsageError extends Error {}
@@ -160,7 +159,7 @@ export function parseOptions(args: readonly string[]): Options {
     translate: !(values['no-translator'] ?? false),
     translations: values['no-translation-cache']
       ? null
-      : (file('translations', values.translations) ?? join(defaultCacheDirectory(), 'translations')),
+      : (file('translations', values.translations) ?? defaultTranslations()),
     verify,
     profile: values.profile ?? false,
     xenstore: file('xenstore', values.xenstore) ?? null,

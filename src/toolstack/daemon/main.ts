@@ -7,6 +7,7 @@ import { constants } from 'node:os';
 import { explain, STATUS } from '../failure.ts';
 import { SILENT } from '../images/index.ts';
 import { nodePcpus } from '../node/pcpu.ts';
+import { defaultTranslations } from '../node/translation-store.ts';
 import { UsageError } from '../options.ts';
 import { version } from '../version.ts';
 import { AlreadyRunning, Daemon } from './daemon.ts';
@@ -27,7 +28,7 @@ async function main(args: readonly string[]): Promise<number> {
     daemon = await Daemon.start({
       place: placeOf(),
       version: version(),
-      startPcpu: nodePcpus({ translate }),
+      startPcpu: nodePcpus({ translate, translations: defaultTranslations() }),
       images: { progress: SILENT },
       ...(memory === undefined ? {} : { memory }),
       ...(listen === undefined ? {} : { listen }),

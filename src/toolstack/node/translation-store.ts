@@ -24,6 +24,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { PAGE_SIZE } from '../../machine/memory.ts';
 import type { CompiledPage, CompiledRegion } from '../../x86/index.ts';
+import { defaultCacheDirectory } from '../images/cache.ts';
 
 /** What is kept of a region. */
 export interface StoredRegion {
@@ -125,6 +126,11 @@ export class TranslationStore {
       bytes -= size;
     }
   }
+}
+
+/** Where they are kept for this user. */
+export function defaultTranslations(): string {
+  return join(defaultCacheDirectory(), 'translations');
 }
 
 /** A hash of the code that translations depend on, all of the layers x86 and wasm. */
