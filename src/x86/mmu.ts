@@ -9,7 +9,8 @@
  * address addend + low half of va.
  *
  * The invariant: a write tag is present only if the page is writable, its D bit is set, and the machine frame holds
- * no decoded code. So the first write to a page, and every first write to a page with code, passes through the walker.
+ * no decoded code and is not shared copy-on-write. So the first write to a page, and every first write to a page with
+ * code, passes through the walker; one to a shared frame ends there, for the hypervisor to put a copy in its place.
  *
  * A TLB never holds more than the page tables say. Whoever changes an entry that a walk has passed (its A bit is set)
  * tells the processor, which forgets what came from it; so TLBs outlive loads of other roots, and nothing is stale
@@ -36,7 +37,7 @@ import {
   select,
 } from '../wasm/index.ts';
 import { ACTIVITY_DETAIL, DETAIL } from './core/activity.ts';
-import { CPU, Exit, PF, VECTOR } from './state.ts';
+import { CPU, Exit, PF, SHARED_WRITE, VECTOR } from './state.ts';
 
 export const TLB_ENTRIES = 2048;
 export const TLB_ENTRY_SIZE = 32;
@@ -59,6 +60,8 @@ const TABLE_ENTRIES = 512;
 export const FRAME_READ = 1;
 export const FRAME_WRITE = 2;
 export const FRAME_CODE = 4;
+/** The frame is shared copy-on-write: no TLB has a write tag for it, and a walk that is to write fails. */
+export const FRAME_SHARED = 8;
 
 /** Bits of a page-table entry, Intel SDM volume 3, 4.5. */
 const PTE = { P: 1, RW: 2, US: 4, A: 0x20, D: 0x40, PS: 0x80 } as const;
@@ -193,6 +196,7 @@ function buildWalk(module: ModuleBuilder, imports: MmuImports): Func {
   f.if(i32.and(user, i64.eqz(i64.and(rights, PTE.US))), () => fail(PF.P));
   f.if(i32.and(i32.eq(kind, 2), i64.lt_s(noExecute, 0)), () => fail(PF.P));
   const frame = table;
+  const flags = f.let(i32.add(i32.load(cpu, CPU.frameFlags), frame));
   f.if(i32.eq(kind, 1), () => {
     f.if(i64.eqz(i64.and(rights, PTE.RW)), () => {
       // The hypervisor lets this one store through, to scratch: it will validate and apply it.
@@ -202,13 +206,13 @@ function buildWalk(module: ModuleBuilder, imports: MmuImports): Func {
       });
       fail(PF.P);
     });
+    f.if(i32.and(i32.load8u(flags), FRAME_SHARED), () => fail(PF.P | PF.SHARED));
   });
   const wanted = f.let(i64.or(i64.const(PTE.A), select(i32.eq(kind, 1), i64.const(PTE.D), i64.const(0))));
   f.if(i64.ne(i64.and(entry, wanted), wanted), () => {
     f.set(entry, i64.or(entry, wanted));
     f.store(at, entry);
   });
-  const flags = f.let(i32.add(i32.load(cpu, CPU.frameFlags), frame));
   f.if(i32.eq(kind, 1), () =>
     f.if(i32.and(i32.load8u(flags), FRAME_CODE), () => f.do(imports.codeWritten, frame)),
   );
@@ -247,7 +251,7 @@ function buildWalk(module: ModuleBuilder, imports: MmuImports): Func {
   f.store(slot, frame, TLB.frame);
   const writable = i32.and(
     i32.and(i64.ne(i64.and(rights, PTE.RW), 0), i64.ne(i64.and(entry, PTE.D), 0)),
-    i32.eqz(i32.and(i32.load8u(flags), FRAME_CODE)),
+    i32.eqz(i32.and(i32.load8u(flags), FRAME_CODE | FRAME_SHARED)),
   );
   f.if(
     writable,
@@ -286,7 +290,9 @@ function buildAccess(module: ModuleBuilder, walk: Func, raise: Func): Func {
   });
   const pageFault = (address: I64) => {
     f.store(cpu, address, CPU.cr2);
-    f.do(raise, cpu, i32.const(VECTOR.PF), i32.load(cpu, CPU.walkError));
+    const error = f.let(i32.load(cpu, CPU.walkError));
+    const shared = i32.and(error, PF.SHARED);
+    f.do(raise, cpu, select(shared, i32.const(SHARED_WRITE), i32.const(VECTOR.PF)), error);
     f.return(i32.const(0));
   };
   f.store(cpu, i32.const(0), CPU.crossKind);

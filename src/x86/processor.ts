@@ -78,6 +78,15 @@ export interface Processor {
   released(machineFrame: number): void;
   /** Drops what every TLB holds of a machine frame, although page tables may map it: what is behind them changes. */
   revoke(machineFrame: number): void;
+  /**
+   * From now on frames of a space are shared copy-on-write: whoever wants to write to one gets the exit
+   * exception SHARED_WRITE, with the address in cr2, instead. Empties the space's TLBs.
+   */
+  share(space: PhysicalSpace, machineFrames: readonly number[]): void;
+  /** Another frame took a shared one's place in a space. */
+  replaced(space: PhysicalSpace, machineFrame: number): void;
+  /** A frame that was shared has one owner again. */
+  unshare(machineFrame: number): void;
   /** Must be called after TypeScript wrote to a machine frame that may hold code. Cheap if it holds none. */
   written(machineFrame: number): void;
   /** Instructions that no definition covers, by name, with how often they were met. */

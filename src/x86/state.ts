@@ -191,8 +191,19 @@ export const VECTOR = {
   XM: 19,
 } as const;
 
+/** Not the hardware's: what exitVector says for a write to a frame that is shared copy-on-write (PF.SHARED). */
+export const SHARED_WRITE = 0x100;
+
 /** Page-fault error code bits, Intel SDM volume 3, 4.7. */
-export const PF = { P: 1, W: 2, U: 4, RSVD: 8, I: 16 } as const;
+export const PF = {
+  P: 1,
+  W: 2,
+  U: 4,
+  RSVD: 8,
+  I: 16,
+  /** Not the hardware's: a write that the page tables allow, to a frame that is shared copy-on-write. */
+  SHARED: 1 << 20,
+} as const;
 
 /** Why the processor stopped running a CPU. */
 export const Exit = {

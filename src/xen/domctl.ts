@@ -8,6 +8,7 @@ import { RING_SIZE } from '../x86/interpreter/transfers.ts';
 import type { BvtParameters } from './bvt.ts';
 import { dumpDomain } from './crash.ts';
 import type { Domain } from './domain.ts';
+import { forkDomain } from './fork.ts';
 import { applyStartState, type StartState } from './guest-context.ts';
 import { HypercallError } from './hypercall.ts';
 import { fillHypercallPage } from './hypercall-page.ts';
@@ -96,6 +97,15 @@ export class Control {
   createDomain({ maxPages, vcpus, uuid }: CreateDomain): number {
     if (!isCount(maxPages) || !isCount(vcpus) || vcpus > VCPUS_MAX) throw new HypercallError(ERRNO.EINVAL);
     return this.hypervisor.createDomain(maxPages, vcpus, uuid === undefined ? null : parseUuid(uuid)).id;
+  }
+
+  /**
+   * Makes a copy of a domain as it is now (fork.ts), paused.
+   * @param own frame numbers of the pages that Domain 0 serves: console, xenstore
+   * @returns the new domain's number. EBUSY: it shares memory or channels with another guest
+   */
+  forkDomain(domid: number, own: readonly number[]): number {
+    return forkDomain(this.hypervisor, this.need(domid), own).id;
   }
 
   destroyDomain(domid: number): void {

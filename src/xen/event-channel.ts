@@ -145,6 +145,36 @@ export class EventChannels {
     this.onDom0 = () => {};
   }
 
+  /** Whether it has channels to other guests. */
+  get toOthers(): boolean {
+    const { id } = this.domain;
+    return this.channels.some(
+      (channel) =>
+        channel?.state === EVTCHNSTAT.interdomain &&
+        channel.remoteDomid !== DOMAIN_0 &&
+        channel.remoteDomid !== id,
+    );
+  }
+
+  /** Opens the ports that another domain has: of one without channels to other guests, and new itself. */
+  forkFrom(parent: EventChannels): void {
+    const { domain } = this;
+    parent.channels.forEach((channel, port) => {
+      if (channel === undefined) return;
+      const copy = Object.assign(new Channel(port), channel);
+      if (channel.remoteDomid === parent.domain.id) copy.remoteDomid = domain.id;
+      this.channels[port] = copy;
+    });
+    parent.virqPorts.forEach((ports, vcpu) => {
+      this.virqPorts[vcpu] = ports.slice();
+    });
+    for (const [vcpu, ports] of parent.pollers) this.pollers.set(domain.vcpus[vcpu.id]!, ports);
+    this.firstFree = parent.firstFree;
+    if (parent.fifo === null) return;
+    this.fifo = parent.fifo.forkTo(domain);
+    this.abi = this.fifo;
+  }
+
   // --- Events ---
 
   /**

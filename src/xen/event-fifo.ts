@@ -83,6 +83,19 @@ export class FifoAbi implements EventAbi {
     return { first: (this.pages.length - 1) * WORDS_PER_PAGE, count: WORDS_PER_PAGE };
   }
 
+  /** The same pages of a domain that is a fork of this ABI's. */
+  forkTo(domain: Domain): FifoAbi {
+    const fork = new FifoAbi(domain);
+    for (const page of this.pages) fork.pages.push(GuestPage.adopt(domain, page));
+    this.queues.forEach((queue, vcpu) => {
+      if (queue === undefined) return;
+      const page = GuestPage.adopt(domain, queue.page);
+      const control = page.address + (queue.control - queue.page.address);
+      fork.queues[vcpu] = { page, control, tails: queue.tails.slice() };
+    });
+    return fork;
+  }
+
   setPending(channel: Channel): boolean {
     const { memory } = this;
     const at = this.word(channel.port);

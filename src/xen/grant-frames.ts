@@ -111,6 +111,26 @@ export class GrantFrames {
     return true;
   }
 
+  /**
+   * Becomes a copy of the table of the domain that this one is a fork of.
+   * @throws OutOfFrames
+   */
+  forkFrom(parent: GrantFrames): void {
+    this.version = parent.version;
+    const { frames } = this.domain.hypervisor;
+    const { u8 } = this.memory;
+    for (const [from, to] of [
+      [parent.shared, this.shared],
+      [parent.status, this.status],
+    ] as const)
+      for (const { machineFrame, mfn } of from) {
+        const copy = frames.alloc();
+        u8.copyWithin(copy * PAGE_SIZE, machineFrame * PAGE_SIZE, (machineFrame + 1) * PAGE_SIZE);
+        this.domain.memory.forkXenFrame(parent.domain.memory, mfn, copy);
+        to.push({ machineFrame: copy, mfn });
+      }
+  }
+
   /** An entry as it is now. @param ref below entries */
   read(ref: number): GrantEntry {
     const { memory } = this;

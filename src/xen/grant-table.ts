@@ -79,6 +79,21 @@ export class GrantTable {
     return true;
   }
 
+  /**
+   * Becomes a copy of the table of the domain that this one is a fork of, with nothing of it in use: what others
+   * have mapped is the other domain's.
+   * @throws OutOfFrames
+   */
+  forkFrom(parent: GrantTable): void {
+    this.frames.forkFrom(parent.frames);
+    const { memory } = this.domain;
+    for (const [ref, { mfn, readers, writers }] of parent.active) {
+      for (let use = 0; use < readers; use++) memory.putPage(mfn);
+      for (let use = 0; use < writers; use++) memory.putPageType(mfn);
+      this.frames.unmark(ref, false, false);
+    }
+  }
+
   isActive(ref: number): boolean {
     return this.active.has(ref);
   }

@@ -27,6 +27,11 @@ export class GuestPage {
     return GuestPage.take(domain, mfn, false);
   }
 
+  /** A page that is held already, by the domain that this one is a fork of (DomainMemory.forkFrom). */
+  static adopt(domain: Domain, { mfn, writable }: GuestPage): GuestPage {
+    return new GuestPage(domain, mfn, writable);
+  }
+
   private static take(domain: Domain, mfn: number, writable: boolean): GuestPage | null {
     try {
       if (writable) domain.memory.getPageType(mfn, FrameType.writable);

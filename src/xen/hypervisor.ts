@@ -10,7 +10,7 @@ import { type Memory, PAGE_SIZE } from '../machine/memory.ts';
 import { ACTIVITY, hypercallActivity } from '../x86/core/activity.ts';
 import { Cpu } from '../x86/cpu.ts';
 import type { Processor, ProcessorHost } from '../x86/processor.ts';
-import { CPU, CS, Exit, PF, RAX, SS, VECTOR } from '../x86/state.ts';
+import { CPU, CS, Exit, PF, RAX, SHARED_WRITE, SS, VECTOR } from '../x86/state.ts';
 import { deliverPending, enterSyscall } from './callback.ts';
 import { ConsoleLog } from './console-io.ts';
 import { apicIdOf, cpuid } from './cpuid.ts';
@@ -32,6 +32,7 @@ import {
 import { makeHypercalls } from './hypercall-table.ts';
 import { DomainMemory, outOfMemory } from './mm/domain-memory.ts';
 import { handlePageTableWrite } from './mm/page-table-write.ts';
+import { ownPage, SharedFrames } from './mm/shared-frames.ts';
 import { NotificationQueue } from './notify.ts';
 import { generalProtection, invalidOpcode } from './priv-op.ts';
 import { FLAT_KERNEL_CS, FLAT_KERNEL_SS } from './public/arch-x86.ts';
@@ -80,6 +81,7 @@ export class Hypervisor {
   readonly control: Control;
   readonly scheduler: Scheduler;
   readonly timers = new TimerQueue();
+  readonly sharedFrames: SharedFrames;
   /** The vCPU that is on the processor: runs, or ran last. */
   current: Vcpu | null = null;
   private readonly domains = new Map<number, Domain>();
@@ -99,6 +101,7 @@ export class Hypervisor {
     this.frames = frames;
     this.host = host;
     this.scheduler = new Scheduler(host.now());
+    this.sharedFrames = new SharedFrames(frames.total);
     this.control = new Control(this);
     this.notifications = new NotificationQueue((notification) => this.control.onNotify(notification));
     this.processor = createProcessor(memory, frames, {
@@ -142,7 +145,7 @@ export class Hypervisor {
     if (maxPages > frames.total)
       throw new HypercallError(ERRNO.ENOMEM, 'the machine has less memory than that');
     const domain = new Domain(this, this.freeDomid(), uuid ?? this.randomUuid(), (self) => ({
-      memory: new DomainMemory(self, frames, () => this.processor, maxPages),
+      memory: new DomainMemory(self, frames, () => this.processor, maxPages, this.sharedFrames),
       events: new EventChannels(self),
       grants: new GrantTable(self),
       log: new ConsoleLog(self),
@@ -358,6 +361,10 @@ export class Hypervisor {
         injectException(vcpu, vector, error, address);
         return;
       }
+      case SHARED_WRITE:
+        if (!ownPage(vcpu, vcpu.cpu.number(CPU.cr2)))
+          vcpu.domain.crash('the machine has no memory left for a copy of a page that it shares', vcpu);
+        return;
       case VECTOR.GP:
         generalProtection(vcpu, error);
         return;

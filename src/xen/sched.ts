@@ -42,6 +42,16 @@ export class Watchdogs {
     return 0;
   }
 
+  /** Those of the domain that this one is a fork of, with the same deadlines. */
+  forkFrom(parent: Watchdogs): void {
+    const { timers } = this.domain.hypervisor;
+    for (let index = 0; index < WATCHDOGS; index++) {
+      this.inUse[index] = parent.inUse[index]!;
+      const { deadline } = parent.timers[index]!;
+      if (Number.isFinite(deadline)) timers.set(this.timers[index]!, deadline);
+    }
+  }
+
   stopAll(): void {
     for (let index = 0; index < WATCHDOGS; index++) this.stop(index);
   }

@@ -14,7 +14,7 @@ import { JUMPS_SIZE } from '../interpreter/jumps.ts';
 import { STATUS } from '../interpreter/status.ts';
 import { lastTransfers, RING_SIZE } from '../interpreter/transfers.ts';
 import { definitions } from '../isa/index.ts';
-import { FRAME_CODE, FRAME_WRITE, TLB_BLOCK } from '../mmu.ts';
+import { FRAME_CODE, FRAME_SHARED, FRAME_WRITE, TLB_BLOCK } from '../mmu.ts';
 import { Access, type PhysicalSpace, type Processor, type ProcessorHost } from '../processor.ts';
 import { GLUE, RECORD } from '../records.ts';
 import { CPU, Exit, FLAG, RAX, RBP, RBX, RCX, RDX, RSP, VECTOR } from '../state.ts';
@@ -448,7 +448,24 @@ class Core implements InspectableProcessor {
     if (flags & FRAME_CODE) this.dropCode(machineFrame);
     if ((flags & ~FRAME_CODE) === 0) return;
     this.pool.revoke(machineFrame);
-    this.memory.u8[this.frameFlags + machineFrame] = 0;
+    this.memory.u8[this.frameFlags + machineFrame] = flags & FRAME_SHARED;
+  }
+
+  share(space: PhysicalSpace, machineFrames: readonly number[]): void {
+    this.tablesChanged(space);
+    const { u8 } = this.memory;
+    for (const frame of machineFrames)
+      u8[this.frameFlags + frame] = (u8[this.frameFlags + frame]! & ~FRAME_WRITE) | FRAME_SHARED;
+  }
+
+  replaced(space: PhysicalSpace, machineFrame: number): void {
+    // What was decoded from it may be linked to by addresses that now mean the other one.
+    if (this.memory.u8[this.frameFlags + machineFrame]! & FRAME_CODE) this.dropCode(machineFrame);
+    this.pool.revoke(machineFrame, space);
+  }
+
+  unshare(machineFrame: number): void {
+    this.memory.u8[this.frameFlags + machineFrame]! &= ~FRAME_SHARED;
   }
 
   /** A frame's decoded code, and what was made of it, is not valid any more. */

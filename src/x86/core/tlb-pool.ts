@@ -167,9 +167,11 @@ export class TlbPool {
     this.memory.u32[this.holders + machineFrame] = 0;
   }
 
-  /** Takes what TLBs have of a machine frame. */
-  revoke(machineFrame: number): void {
-    for (const tlb of this.tlbs) if (tlb.space !== null) this.wasm.revoke(tlb.address, machineFrame, 0);
+  /** Takes what TLBs have of a machine frame. @param space left out: those of all */
+  revoke(machineFrame: number, space?: PhysicalSpace): void {
+    for (const tlb of this.tlbs)
+      if (tlb.space !== null && (space === undefined || tlb.space === space))
+        this.wasm.revoke(tlb.address, machineFrame, 0);
   }
 
   /** Takes the write tags for a machine frame. */

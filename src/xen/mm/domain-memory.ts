@@ -12,11 +12,11 @@
  *     all counts can be derived anew, which checkInvariants() does. They outlive destroy(): a frame that is still
  *     held goes when it is put, and the last one takes the tables with it.
  *
- * Machine frames enter and leave a domain here only (enter, freed). When domains come to share machine frames, a
- * machine frame's own count belongs in these two places.
+ * Machine frames enter and leave a domain here only (add, enter, toOwn, forkFrom; release, leave). Which of them
+ * domains share is the subject of shared-frames.ts.
  */
 import { type Frames, OutOfFrames } from '../../machine/frames.ts';
-import { PAGE_SHIFT, PAGE_SIZE } from '../../machine/memory.ts';
+import { type Memory, PAGE_SHIFT, PAGE_SIZE } from '../../machine/memory.ts';
 import type { PhysicalSpace, Processor } from '../../x86/processor.ts';
 import type { Domain } from '../domain.ts';
 import { HypercallError } from '../hypercall.ts';
@@ -29,6 +29,7 @@ import { type Books, violations } from './invariants.ts';
 import { FIRST_MFN, type FrameLayout, frameLayout } from './layout.ts';
 import { MachineToPhys } from './machine-to-phys.ts';
 import { PageTables } from './page-tables.ts';
+import { SharedFrames } from './shared-frames.ts';
 
 /** A range of the pseudo-physical memory map that the guest is told. Bytes. */
 export interface MemoryMapEntry {
@@ -62,6 +63,7 @@ export class DomainMemory {
   private readonly layout: FrameLayout;
   private readonly domain: Domain;
   private readonly frames: Frames;
+  private readonly shared: SharedFrames;
   private readonly processorOf: () => Processor;
   /** References and type counts that code outside the page tables holds, by frame number. */
   private readonly holds = new Map<number, { references: number; types: number }>();
@@ -73,8 +75,15 @@ export class DomainMemory {
    * @param maxPages the most pages that the domain may own, at least 1
    * @throws HypercallError ENOMEM
    */
-  constructor(domain: Domain, frames: Frames, processorOf: () => Processor, maxPages: number) {
+  constructor(
+    domain: Domain,
+    frames: Frames,
+    processorOf: () => Processor,
+    maxPages: number,
+    shared = new SharedFrames(frames.total),
+  ) {
     this.domain = domain;
+    this.shared = shared;
     this.frames = frames;
     this.processorOf = processorOf;
     this.maxPages = maxPages;
@@ -98,6 +107,7 @@ export class DomainMemory {
     this.space = { frameTable: this.table.address, frameLimit: this.layout.limit };
     this.pageTables = new PageTables(this.table, this.space, processorOf, {
       freed: (mfn) => this.freed(mfn),
+      toOwn: (mfn) => this.toOwn(mfn),
       descriptorsValid: (linear) => descriptorsValid(frames.memory, linear),
       xenSlotLow: (slot) => this.machineToPhys.slotLow(slot),
       xenSlotHigh: (slot) => this.machineToPhys.slotHigh(slot),
@@ -219,6 +229,10 @@ export class DomainMemory {
   getPage(mfn: number): void {
     if (!this.owns(mfn) || this.pageTables.reference(mfn) !== 0) throw new HypercallError(ERRNO.EINVAL);
     this.hold(mfn, 1, 0);
+    // Whoever reads it is to see what the domain writes to it later.
+    if (this.toOwn(mfn)) return;
+    this.putPage(mfn);
+    throw new HypercallError(ERRNO.ENOMEM);
   }
 
   putPage(mfn: number): void {
@@ -236,6 +250,95 @@ export class DomainMemory {
     const error = this.owns(mfn) ? this.pageTables.take(mfn, type) : -ERRNO.EINVAL;
     if (error !== 0) throw new HypercallError(error === -ERRNO.EBUSY ? ERRNO.EBUSY : ERRNO.EINVAL);
     this.hold(mfn, 1, 1);
+    if (this.toOwn(mfn)) return;
+    this.putPageType(mfn);
+    throw new HypercallError(ERRNO.ENOMEM);
+  }
+
+  /**
+   * Makes sure that a page of the domain's is shared with nobody, by a copy of its own if need be.
+   * @returns false: no memory for the copy
+   */
+  toOwn(mfn: number): boolean {
+    const machineFrame = this.table.machine[mfn]!;
+    const processor = this.processorOf();
+    if (!this.shared.isShared(machineFrame)) {
+      processor.unshare(machineFrame);
+      return true;
+    }
+    let copy: number;
+    try {
+      copy = this.frames.alloc();
+    } catch (error) {
+      if (error instanceof OutOfFrames) return false;
+      throw error;
+    }
+    copyFrame(this.table.memory, machineFrame, copy);
+    this.table.machine[mfn] = copy;
+    this.shared.drop(machineFrame);
+    processor.replaced(this.space, machineFrame);
+    return true;
+  }
+
+  /**
+   * Becomes what another domain's memory is: the same numbers, with the same frames behind them. What a domain does
+   * not share (see shared-frames.ts) is copied. Nothing may have been done to this memory yet, and both were made
+   * for the same number of pages. The hypervisor's own frames (shared_info, grants) have to be entered by those who
+   * own them; what is held stays held, in the name of whoever holds it for the other domain.
+   * @param own pages that are to be copied too: Domain 0 writes to them
+   * @throws HypercallError ENOMEM, and nothing has changed
+   */
+  forkFrom(parent: DomainMemory, own: ReadonlySet<number>): void {
+    const { table, layout, frames } = this;
+    const { ramEnd, xenEnd } = layout;
+    const from = parent.table;
+    const copied = (mfn: number) =>
+      (from.typeCounts[mfn] !== 0 && from.type(mfn) !== FrameType.writable) ||
+      parent.holds.has(mfn) ||
+      own.has(mfn);
+    const ram: number[] = [];
+    let copies = 0;
+    for (let mfn = FIRST_MFN; mfn < ramEnd; mfn++) {
+      if (from.kinds[mfn] !== Kind.ram) continue;
+      ram.push(mfn);
+      if (copied(mfn)) copies++;
+    }
+    if (frames.free < copies) throw new HypercallError(ERRNO.ENOMEM);
+    for (const row of ['references', 'typeCounts', 'kinds', 'states'] as const) table[row].set(from[row]);
+    const shared: number[] = [];
+    for (const mfn of ram) {
+      const machineFrame = from.machine[mfn]!;
+      if (!copied(mfn)) {
+        this.shared.add(machineFrame);
+        shared.push(machineFrame);
+        table.machine[mfn] = machineFrame;
+        continue;
+      }
+      const copy = frames.alloc();
+      copyFrame(table.memory, machineFrame, copy);
+      table.machine[mfn] = copy;
+    }
+    // Its own frames of the hypervisor's kind are entered anew, but for those that every domain has from the start.
+    for (let mfn = ramEnd; mfn < xenEnd; mfn++) {
+      if (mfn !== this.sharedInfoMfn && table.kinds[mfn] !== Kind.none) table.clear(mfn);
+    }
+    copyFrame(table.memory, parent.sharedInfo >>> PAGE_SHIFT, this.sharedInfo >>> PAGE_SHIFT);
+    this.machineToPhys.copyFrom(parent.machineToPhys);
+    this.pageTables.copyFrom(parent.pageTables);
+    for (const [mfn, hold] of parent.holds) this.holds.set(mfn, { ...hold });
+    this.totalPages = parent.totalPages;
+    this.maxPages = parent.maxPages;
+    this.memoryMap = parent.memoryMap;
+    this.nextFree = parent.nextFree;
+    this.processorOf().share(parent.space, shared);
+  }
+
+  /** A frame of the hypervisor's gets the number, and the counts, that one has in the domain that this is a fork of. */
+  forkXenFrame(parent: DomainMemory, mfn: number, machineFrame: number): void {
+    const { table } = this;
+    for (const row of ['references', 'typeCounts', 'kinds', 'states'] as const)
+      table[row][mfn] = parent.table[row][mfn]!;
+    table.machine[mfn] = machineFrame;
   }
 
   putPageType(mfn: number): void {
@@ -387,6 +490,8 @@ export class DomainMemory {
     this.machineToPhys.set(mfn, 0xffffffff, 0xffffffff);
     this.totalPages--;
     if (mfn < this.nextFree) this.nextFree = mfn;
+    if (this.shared.drop(machineFrame)) return;
+    this.processorOf().unshare(machineFrame);
     const start = machineFrame * PAGE_SIZE;
     this.table.memory.u8.fill(0, start, start + PAGE_SIZE);
     this.processorOf().written(machineFrame);
@@ -430,6 +535,10 @@ export class DomainMemory {
     this.machineToPhys.release();
     this.table.release();
   }
+}
+
+function copyFrame({ u8 }: Memory, from: number, to: number): void {
+  u8.copyWithin(to * PAGE_SIZE, from * PAGE_SIZE, (from + 1) * PAGE_SIZE);
 }
 
 /** As the errno that a caller of the hypervisor gets. */

@@ -8,10 +8,12 @@
 import { PAGE_SHIFT, PAGE_SIZE } from '../../machine/memory.ts';
 import { high32, join64, type VirtualAddress } from '../../x86/cpu.ts';
 import { Access } from '../../x86/processor.ts';
+import { CPU, PF } from '../../x86/state.ts';
 import { HypercallError } from '../hypercall.ts';
 import { ERRNO } from '../public/errno.ts';
 import { HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START } from '../public/xen.ts';
 import type { Vcpu } from '../vcpu.ts';
+import { ownPage } from './shared-frames.ts';
 
 export class GuestAccess {
   private readonly vcpu: Vcpu;
@@ -26,7 +28,16 @@ export class GuestAccess {
    */
   linear(va: VirtualAddress, access: Access): number {
     if (va >= HYPERVISOR_VIRT_START && va < HYPERVISOR_VIRT_END) throw new HypercallError(ERRNO.EFAULT);
-    const linear = this.vcpu.processor.translate(this.vcpu.cpu, va, access);
+    const { vcpu } = this;
+    let linear = vcpu.processor.translate(vcpu.cpu, va, access);
+    // A page that is shared copy-on-write becomes the domain's own first.
+    if (
+      linear === 0 &&
+      access === Access.Write &&
+      vcpu.cpu.get(CPU.walkError) & PF.SHARED &&
+      ownPage(vcpu, va)
+    )
+      linear = vcpu.processor.translate(vcpu.cpu, va, access);
     if (linear === 0) throw new HypercallError(ERRNO.EFAULT);
     return linear;
   }

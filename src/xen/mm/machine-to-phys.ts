@@ -65,6 +65,12 @@ export class MachineToPhys {
     return slot === XEN_FIRST_SLOT ? this.topMfn >>> (32 - PAGE_SHIFT) : 0;
   }
 
+  /** Takes over the entries of the table of a domain of the same size. */
+  copyFrom(other: MachineToPhys): void {
+    const words = 2 * this.limit;
+    this.u32.copyWithin(this.word, other.word, other.word + words);
+  }
+
   /** How many 2 MiB extents the table has. */
   get extents(): number {
     return Math.ceil(this.limit / (PTES * PTES));

@@ -69,12 +69,15 @@ function mmuRequest(
   }
   // No page table: then it is a plain write, as the guest could do it itself.
   if (pageTables.takeType(mfn, FrameType.writable) !== 0) return -ERRNO.EINVAL;
-  const at = (memory.linear(mfn) >>> 2) + index * 2;
-  table.memory.u32[at] = low;
-  table.memory.u32[at + 1] = high;
-  memory.wrote(mfn);
+  const own = memory.toOwn(mfn);
+  if (own) {
+    const at = (memory.linear(mfn) >>> 2) + index * 2;
+    table.memory.u32[at] = low;
+    table.memory.u32[at + 1] = high;
+    memory.wrote(mfn);
+  }
   pageTables.dropType(mfn);
-  return 0;
+  return own ? 0 : -ERRNO.ENOMEM;
 }
 
 /** update_va_mapping(va, val, flags). */

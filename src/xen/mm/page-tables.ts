@@ -52,6 +52,8 @@ const WORDS = 1024;
 export interface PageTableOwner {
   /** A frame lost its last reference. */
   freed(mfn: number): void;
+  /** A frame is about to be something that only its domain may see: it is not to be shared. False: no memory. */
+  toOwn(mfn: number): boolean;
   /** Are all descriptors of a frame such that a guest may have them? @param linear address of the frame */
   descriptorsValid(linear: number): boolean;
   /** The two halves of what a slot of the hypervisor's in every L4 table holds. */
@@ -79,6 +81,11 @@ export class PageTables {
     this.processor = processor;
     this.owner = owner;
     this.u32 = table.memory.u32;
+  }
+
+  /** Takes over what is known of the tables of a domain of which this one is a copy. */
+  copyFrom(other: PageTables): void {
+    for (const [mfn, count] of other.linear) this.linear.set(mfn, count);
   }
 
   /** The frame number in an entry; one at or above the table's limit where there is no such frame. */
@@ -126,6 +133,7 @@ export class PageTables {
       this.beginWritable(mfn);
       return 0;
     }
+    if (!this.owner.toOwn(mfn)) return -EINVAL;
     if (old === FrameType.writable) this.processor().released(this.table.machine[mfn]!);
     // While it is being checked it has its type, but not VALIDATED: entries in it that want it writable fail.
     states[mfn] = (state & ~(TYPE_MASK | VALIDATED)) | type;

@@ -58,6 +58,7 @@ export class TestProcessor implements Processor {
   /** What the next step() stores; null: it does nothing. */
   store: TestStore | null = null;
   private readonly cpus = new Map<Cpu, Attached>();
+  private readonly shared = new Set<number>();
 
   constructor(memory: Memory, frames: Frames) {
     this.memory = memory;
@@ -117,18 +118,38 @@ export class TestProcessor implements Processor {
       return known.frame * PAGE_SIZE + offset;
     const walk = this.walk(cpu, va);
     if (walk === null || (access === Access.Write && !walk.writable)) return 0;
+    const shared = this.shared.has(walk.frame);
+    cpu.put(CPU.walkError, shared && access === Access.Write ? PF.SHARED : 0);
+    if (shared && access === Access.Write) return 0;
     for (const at of walk.above) this.memory.u32[at]! |= PTE.ACCESSED;
     this.memory.u32[walk.at]! |= PTE.ACCESSED | (access === Access.Write ? PTE.DIRTY : 0);
     if (tlb === undefined) {
       tlb = new Map();
       tlbs.set(key, tlb);
     }
-    tlb.set(page, { frame: walk.frame, writable: walk.writable, entry: walk.at * 4 });
+    tlb.set(page, { frame: walk.frame, writable: walk.writable && !shared, entry: walk.at * 4 });
     return walk.frame * PAGE_SIZE + offset;
   }
 
   faultCode(cpu: Cpu, va: VirtualAddress, access: Access): number {
     return (this.walk(cpu, va) === null ? 0 : PF.P) | (access === Access.Write ? PF.W : 0);
+  }
+
+  share(space: PhysicalSpace, machineFrames: readonly number[]): void {
+    for (const frame of machineFrames) this.shared.add(frame);
+    this.tablesChanged(space);
+  }
+
+  replaced(space: PhysicalSpace, machineFrame: number): void {
+    for (const attached of this.cpus.values()) {
+      if (attached.space !== space) continue;
+      for (const pages of attached.tlbs.values())
+        for (const [page, { frame }] of pages) if (frame === machineFrame) pages.delete(page);
+    }
+  }
+
+  unshare(machineFrame: number): void {
+    this.shared.delete(machineFrame);
   }
 
   entryChanged(entry: number): void {
