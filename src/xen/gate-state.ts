@@ -24,4 +24,6 @@ export const GATE = {
   /** Of the trap table: page faults. */
   pageFaultFlags: CPU.monitor + 0x3c,
   pageFault: CPU.monitor + 0x40,
+  /** Not of the gates: a copy of the CPU's state while one of its stores is tried (mm/page-table-write.ts). */
+  saved: CPU.monitor + 0x80,
 } as const;

@@ -23,6 +23,7 @@ import { ACTIVITY, ACTIVITY_DETAIL, type ActivityBoard, DETAIL, type Detail } fr
 import { CodeCache } from './code-cache.ts';
 import { fpuCall } from './fpu-calls.ts';
 import { checkCodeSegment, loadSegment, segmentQuery } from './segments.ts';
+import { StepCache } from './step-cache.ts';
 import { type Tlb, type TlbEntry, type TlbFunctions, TlbPool } from './tlb-pool.ts';
 import { type TranslationCounts, Translations } from './translations.ts';
 import { Verifier, type VerifyLog } from './verify.ts';
@@ -72,6 +73,7 @@ class Core implements InspectableProcessor {
   private readonly attachments = new Map<number, Attachment>();
   /** The CPU whose TLBs are in place, theirs and nobody else's. */
   private loaded: Cpu | null = null;
+  private readonly steps: StepCache;
   private readonly cpus = new Map<number, Cpu>();
 
   constructor(
@@ -85,6 +87,7 @@ class Core implements InspectableProcessor {
     this.stepTranslated = options.stepTranslated ?? false;
     this.board = options.activity ?? null;
     this.memory = memory;
+    this.steps = new StepCache(memory);
     this.frames = frames;
     this.host = host;
     this.decoder = new Decoder(module.forms);
@@ -365,11 +368,17 @@ class Core implements InspectableProcessor {
     const offset = rip & 0xfff;
     const page = rip - offset;
     let missing = -1;
-    const instruction = this.decoder.decode((i) => {
-      const linear = this.translate(cpu, rip + i, Access.Fetch);
-      if (linear === 0) missing = i;
-      return linear === 0 ? -1 : this.memory.u8[linear]!;
-    });
+    const first = this.translate(cpu, rip, Access.Fetch);
+    let instruction = first === 0 ? null : this.steps.find(first);
+    if (instruction === null) {
+      instruction = this.decoder.decode((i) => {
+        const linear = this.translate(cpu, rip + i, Access.Fetch);
+        if (linear === 0) missing = i;
+        return linear === 0 ? -1 : this.memory.u8[linear]!;
+      });
+      if (instruction !== null && offset + instruction.length <= PAGE_SIZE)
+        this.steps.keep(first, instruction);
+    }
     if (instruction === null) {
       const canonical = rip >= -(2 ** 47) && rip < 2 ** 47;
       cpu.put(CPU.exitReason, Exit.Exception);

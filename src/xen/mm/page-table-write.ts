@@ -7,16 +7,17 @@
  * rep stos one step at a time), and none is known by name. If the store is refused, the CPU's state is put back as it
  * was before the instruction, and the guest gets its fault.
  */
-import { PAGE_SIZE } from '../../machine/memory.ts';
+import { PAGE_SHIFT, PAGE_SIZE } from '../../machine/memory.ts';
 import type { VirtualAddress } from '../../x86/cpu.ts';
 import { CPU, Exit, PF } from '../../x86/state.ts';
+import { GATE } from '../gate-state.ts';
 import { PTE_SIZE } from '../public/mmu.ts';
 import type { Vcpu } from '../vcpu.ts';
 import { FrameType } from './frame-table.ts';
 import { findL1, isTable, tableIndex } from './walk.ts';
 
-/** What an instruction may change, up to its operands' scratch. */
-const STATE_WORDS = CPU.scratch >>> 2;
+/** What an instruction that stores may change of the CPU's state ends here; a copy of it goes to GATE.saved. */
+const STATE_SIZE = CPU.exitReason;
 
 /**
  * Handles a page fault if it is a write of the kernel's to an L1 table that it has mapped read-only.
@@ -29,16 +30,16 @@ export function handlePageTableWrite(vcpu: Vcpu, cr2: VirtualAddress, errorCode:
   if (!isTable(memory, target, FrameType.l1)) return false;
 
   const { cpu, processor } = vcpu;
-  const { u32 } = cpu.memory;
-  const word = cpu.address >>> 2;
-  const before = u32.slice(word, word + STATE_WORDS);
+  const { u8 } = cpu.memory;
+  const saved = cpu.address + GATE.saved;
+  u8.copyWithin(saved, cpu.address, cpu.address + STATE_SIZE);
   cpu.put(CPU.interceptFrame, target + 1);
   const exit = processor.step(cpu);
   cpu.put(CPU.interceptFrame, 0);
   if (exit === Exit.Intercept && applyStore(vcpu, target)) return true;
   // The instruction did no store there after all, and is done.
   if (exit === Exit.Budget) return true;
-  u32.set(before, word);
+  u8.copyWithin(cpu.address, saved, saved + STATE_SIZE);
   return false;
 }
 
@@ -53,13 +54,15 @@ function applyStore(vcpu: Vcpu, mfn: number): boolean {
   // Only a store within one entry can be done or refused as a whole.
   if (size === 0 || (offset & (PTE_SIZE - 1)) + size > PTE_SIZE) return false;
   const index = offset >>> 3;
-  const entry = new Uint8Array(PTE_SIZE);
-  const halves = new Uint32Array(entry.buffer);
-  const at = table.machine[mfn]! * (PAGE_SIZE / 4) + index * 2;
-  halves[0] = u32[at]!;
-  halves[1] = u32[at + 1]!;
-  entry.set(u8.subarray(scratch, scratch + size), offset & (PTE_SIZE - 1));
-  return pageTables.update(mfn, index, halves[0]!, halves[1]!) === 0;
+  if (size < PTE_SIZE) {
+    // The whole entry, in the scratch bytes.
+    const entry = (table.machine[mfn]! << PAGE_SHIFT) + index * PTE_SIZE;
+    const within = offset & (PTE_SIZE - 1);
+    u8.copyWithin(scratch + within, scratch, scratch + size);
+    for (let byte = 0; byte < PTE_SIZE; byte++)
+      if (byte < within || byte >= within + size) u8[scratch + byte] = u8[(entry >>> 0) + byte]!;
+  }
+  return pageTables.update(mfn, index, u32[scratch >>> 2]!, u32[(scratch >>> 2) + 1]!) === 0;
 }
 
 /** Frame number that the kernel has mapped at an address; 0: none. */
