@@ -25,7 +25,7 @@ export function testBackends(
   const machines = testDomains(options);
   const waiting: (() => void)[] = [];
   const planes = new DataPlanes(machines.hypervisor, new Map(Object.entries(factories)), (notification) => {
-    const copy = structuredClone(notification);
+    const copy = JSON.parse(JSON.stringify(notification)) as typeof notification;
     waiting.push(() => opener.receive(copy));
   });
   const methods: Record<string, (...args: never[]) => unknown> = {
