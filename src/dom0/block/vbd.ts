@@ -2,7 +2,7 @@
  * A virtual block device on Domain 0's thread: what the store says of it, and the way from the data plane's requests
  * to the source of its bytes.
  */
-import type { Memory } from '../../machine/memory.ts';
+import { type Memory, PAGE_SIZE } from '../../machine/memory.ts';
 import { BLKIF_REQUEST, SECTOR_SIZE, VDISK } from '../../xen/public/io/blkif.ts';
 import { XEN_IO_PROTO_ABI_NATIVE, XEN_IO_PROTO_ABI_X86_64 } from '../../xen/public/io/protocols.ts';
 import type { PlaneHandle, PlaneOpener } from '../backend/data-plane.ts';
@@ -170,7 +170,7 @@ export class VirtualBlockDevice implements XenbusDriver {
         (cdrom ? VDISK.CDROM : 0) |
         (removable ? VDISK.REMOVABLE : 0),
       'sector-size': SECTOR_SIZE,
-      'physical-sector-size': 4096,
+      'physical-sector-size': source.size % PAGE_SIZE === 0 ? PAGE_SIZE : SECTOR_SIZE,
     };
   }
 
