@@ -9,6 +9,8 @@ export type ValType = 'i32' | 'i64' | 'f32' | 'f64' | 'v128';
 
 export interface Expr<T extends ValType = ValType> {
   readonly type: T;
+  /** It has the same value wherever it is written. */
+  readonly stable?: boolean;
   write(out: Bytes): void;
 }
 

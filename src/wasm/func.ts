@@ -135,6 +135,23 @@ export class Func implements Callee {
     this.hints = hints;
   }
 
+  /** What some statements come to, without adding them; see {@link append}. */
+  captured(work: () => void): Bytes {
+    const { body, hints } = this;
+    this.body = new Bytes(64);
+    this.hints = [];
+    work();
+    const made = this.body;
+    this.body = body;
+    this.hints = hints;
+    return made;
+  }
+
+  /** Adds captured statements, at the depth at which they were captured. */
+  append(statements: Bytes): void {
+    this.body.bytes(statements.view());
+  }
+
   /** Forgets all statements and variables. */
   reset(): void {
     this.body = new Bytes(256);
@@ -171,7 +188,7 @@ export class Func implements Callee {
 
   /** The value itself if it is a constant, else a variable that holds it; not to be set. */
   value<T extends ValType>(value: Expr<T>): Expr<T> {
-    return constantOf(value) === null ? this.let(value) : value;
+    return constantOf(value) === null && value.stable !== true ? this.let(value) : value;
   }
 
   scope(work: () => void): void {

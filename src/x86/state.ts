@@ -103,8 +103,6 @@ export const CPU = {
   jumps: 0x398,
   /** u32: with which status a region is to be left that could not reach memory (see interpreter/region-access.ts). */
   accessStatus: 0x39c,
-  /** u32: record at which the region was entered that was left with an instruction to be interpreted. */
-  leftRegion: 0x3a0,
   /** u32: whose the CPU is, as the layer above says: for profiles. */
   owner: 0x3f8,
   /** u8, u8, u16: what it is at (see core/activity.ts). */

@@ -172,6 +172,7 @@ class Core implements InspectableProcessor {
         return record;
       },
       hot: (cpu, record) => this.hot(cpuAt(cpu!), record!),
+      leftApart: (cpu, record) => this.translations.leftApart(cpuAt(cpu!), record!),
       straddleChanged: (_cpu, record) => this.code.straddleChanged(record!),
       undefinedInstruction: (_cpu, record) => this.count(this.code.nameOf(record!)),
       sseFloat: (op, cpu, dst, src, imm) => {
@@ -327,7 +328,6 @@ class Core implements InspectableProcessor {
     let executed = budget - (cpu.get(CPU.budget) | 0);
     while (exit === INTERPRET) {
       // A step counts itself.
-      this.translations.left(cpu);
       exit = this.step(cpu);
       if (exit !== Exit.Budget || executed + 1 >= budget) break;
       const left = budget - executed - 1;
@@ -412,6 +412,7 @@ class Core implements InspectableProcessor {
     cpu.put(CPU.budget, 0);
     cpu.putNumber(CPU.base, cpu.number(CPU.page));
     const status = run(cpu.address, 0, 0);
+    if (status === STATUS.interpret || status === STATUS.apart) return this.enter(cpu, 0, record);
     if (status === STATUS.transfer) cpu.put(CPU.exitReason, Exit.Budget);
     const exit = cpu.get(CPU.exitReason) as Exit;
     if (exit === Exit.Exception) this.refine(cpu);

@@ -68,7 +68,7 @@ interface Crossings {
 /** After so many crossings it is asked whether they were many: */
 const CROSSINGS = 32;
 /** they were, if there was more than one in so many instructions. */
-const CROSSING_INTERVAL = 100_000;
+const CROSSING_INTERVAL = 5_000;
 
 /** A translation in certain machine frames, one for each of its pages. */
 interface Installation {
@@ -157,14 +157,15 @@ export class Translations {
     return this.known.has(`${entry}`) && this.reuse(wanted(cpu, frame, entry));
   }
 
-  /** A region was left before an instruction, because a group of accesses was not in one page. */
-  left(cpu: Cpu): void {
+  /** The region entered at a record was left before an instruction: a group of accesses was not in one page. */
+  leftApart(cpu: Cpu, region: number): void {
     const { u32 } = this.memory;
-    const record = cpu.get(CPU.leftRegion) >>> 2;
+    const record = region >>> 2;
     const slot = u32[record + RECORD.link / 4]!;
     const translation = this.bySlot.get(slot);
     if (translation === undefined) return;
-    const now = cpu.number(CPU.instructions);
+    // Within a run the budget goes down, behind it the count goes up.
+    const now = cpu.number(CPU.instructions) - (cpu.get(CPU.budget) | 0);
     const crossings = this.crossings.get(slot) ?? { count: 0, since: now };
     this.crossings.set(slot, crossings);
     if (++crossings.count < CROSSINGS) return;
@@ -174,6 +175,7 @@ export class Translations {
     if (translation.apart.includes(cpu.rip - page)) return;
     const frame = u32[u32[record + RECORD.immediate / 4 + 1]! >>> 2]!;
     if (!this.code.holds(frame)) return;
+    this.remove(slot, frame);
     this.queue.push({
       code: { ...codePlace(cpu, page), frame },
       entry: translation.entries[0]!.offset,

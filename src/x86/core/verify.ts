@@ -184,6 +184,7 @@ export class Verifier {
         ...parts.imports,
         decode: (cpu: number) => this.code.decode(parts.cpuAt(cpu)),
         hot: () => {},
+        leftApart: () => {},
         straddleChanged: (_cpu: number, record: number) => this.code.straddleChanged(record),
         undefinedInstruction: () => {},
         copyOf: (frame: number, kind: number, slot: number) => this.copyOf(frame, kind, slot >>> 0),
@@ -461,7 +462,7 @@ export class Verifier {
   private compareExits(status: number, exit: Exit): Difference[] {
     const { translated, interpreted } = this;
     const expected =
-      status === STATUS.transfer || status === STATUS.interpret
+      status === STATUS.transfer || status >= STATUS.interpret
         ? Exit.Budget
         : status === STATUS.fault
           ? Exit.Exception

@@ -23,7 +23,7 @@ import { expandForms, type Form, formName } from '../isa/form.ts';
 import { buildMmu, type Mmu, notCanonical, TLB, tlbIndex } from '../mmu.ts';
 import { GLUE, RECORD } from '../records.ts';
 import { CPU, Exit, VECTOR } from '../state.ts';
-import { buildSettle } from '../translator/flags.ts';
+import { buildCarryOf, buildSettle } from '../translator/flags.ts';
 import { buildGetFlags, buildSetFlags } from './flags.ts';
 import { emitHeat } from './heat.ts';
 import { importHost } from './host.ts';
@@ -89,7 +89,9 @@ export function buildInterpreter(
   module.export('reachGroup', buildReachGroup(module, reach));
   module.export('commit', mmu.commit);
   module.export('raise', mmu.raise);
-  module.export('settle', buildSettle(module));
+  const carry = buildCarryOf(module);
+  module.export('carryOf', carry);
+  module.export('settle', buildSettle(module, carry));
   module.export('mapped', buildMapped(module, mmu));
   return { bytes: module.encode(), forms, handlers };
 }
@@ -319,8 +321,13 @@ function buildRun(
                   );
                 });
                 f.store(cpu, i32.const(ACTIVITY.interpreter), CPU.activity);
-                f.if(i32.eq(status, STATUS.interpret), () => {
-                  f.store(cpu, rec, CPU.leftRegion);
+                f.if(i32.ge_u(status, STATUS.interpret), () => {
+                  f.if(i32.eq(status, STATUS.apart), () => f.do(env.imports.leftApart, cpu, rec));
+                  f.set(rec, call('i32', resolve, cpu, i64.load(cpu, CPU.rip)));
+                  f.brIf(i32.eqz(rec), stop);
+                  f.set(entry, rec);
+                  f.brIf(i32.ge_u(i32.load16u(rec, RECORD.op), GLUE.count), next);
+                  // It is where a region begins.
                   leave(i32.const(INTERPRET));
                 });
                 f.brIf(i32.ne(status, STATUS.transfer), stop);

@@ -13,6 +13,8 @@ export const HOST_SIGNATURES = {
   hot: 2,
   /** (cpu, record): an instruction without definition was met: counted by name. */
   undefinedInstruction: 2,
+  /** (cpu, record): the region entered at the record was left with STATUS.apart. */
+  leftApart: 2,
   /** (op, cpu, dst, src, imm) */
   sseFloat: 5,
   /** (cpu, escape, modrm, operand) */
@@ -28,7 +30,13 @@ export const HOST_SIGNATURES = {
   checkCodeSegment: 3,
 } as const;
 
-const VOID: ReadonlySet<string> = new Set(['codeWritten', 'hot', 'straddleChanged', 'undefinedInstruction']);
+const VOID: ReadonlySet<string> = new Set([
+  'codeWritten',
+  'hot',
+  'leftApart',
+  'straddleChanged',
+  'undefinedInstruction',
+]);
 
 export type HostImportName = keyof typeof HOST_SIGNATURES;
 export type HostImports = Readonly<Record<HostImportName, Callee>>;

@@ -3,11 +3,14 @@
  * to be left before the instruction, with the status in CPU.accessStatus.
  */
 import { call, type Func, type I32, i32, type ModuleBuilder } from '../../wasm/index.ts';
-import type { Mmu } from '../mmu.ts';
+import { INFO_WRITE, type Mmu } from '../mmu.ts';
 import { CPU } from '../state.ts';
 import { STATUS } from './status.ts';
 
-/** reach(cpu, va, info): as access (see mmu.ts); a write that dropped decoded code leaves, perhaps of that very region. */
+/**
+ * reach(cpu, va, info): as access (see mmu.ts). A write that dropped decoded code leaves, perhaps of that very region;
+ * a write into two pages is to be interpreted, so that translated code need not look whether it went to scratch.
+ */
 export function buildReach(module: ModuleBuilder, mmu: Mmu): Func {
   const f = module.func('reach', ['i32', 'i64', 'i32'], ['i32']);
   const cpu = f.arg('i32', 0);
@@ -17,6 +20,8 @@ export function buildReach(module: ModuleBuilder, mmu: Mmu): Func {
     f.store(cpu, i32.const(0), CPU.codeDropped);
     leave(f, cpu, STATUS.transfer);
   });
+  const write = i32.ge_u(f.arg('i32', 2), INFO_WRITE);
+  f.if(i32.and(write, i32.eq(linear, i32.add(cpu, CPU.scratch))), () => leave(f, cpu, STATUS.interpret));
   f.result(linear);
   return f;
 }
@@ -39,7 +44,7 @@ export function buildReachGroup(module: ModuleBuilder, reach: Func): Func {
     i32.or(i32.lt_s(offset, 0), i32.gt_s(i32.add(offset, f.arg('i32', 4)), 0x1000)),
     i32.eq(linear, i32.add(cpu, CPU.scratch)),
   );
-  f.if(crosses, () => leave(f, cpu, STATUS.interpret));
+  f.if(crosses, () => leave(f, cpu, STATUS.apart));
   f.result(start);
   return f;
 }

@@ -12,4 +12,6 @@ export const STATUS = {
   taken: 4,
   /** Of regions: CPU.rip is at an instruction that is to be interpreted. */
   interpret: 5,
+  /** The same, because a group of accesses was not in one page (see translator/addresses.ts). */
+  apart: 6,
 } as const;

@@ -12,7 +12,6 @@
 import {
   call,
   type Func,
-  type I32Like,
   type I64,
   i32,
   i64,
@@ -29,6 +28,10 @@ import type { Block, Region } from './region.ts';
 import { RegionState, TranslatorSemantics } from './semantics.ts';
 import { emitGraph } from './structure.ts';
 import { chooseLanes, type Facts, factsAtBlocks, withEntryCopies } from './vectors-facts.ts';
+
+/** Bits of `at` below the address: a block has fewer instructions (see region.ts, REGION_INSTRUCTIONS). */
+const UNDONE_BITS = 10;
+const UNDONE_MAX = (1 << UNDONE_BITS) - 1;
 
 /** Export name of the i-th region of a module. */
 export const regionName = (i: number) => `r${i}`;
@@ -59,7 +62,12 @@ class RegionBuilder {
   readonly rip: Local<'i64'>;
   readonly status: Local<'i32'>;
   readonly budget: Local<'i32'>;
+  /** Where the region is left, and how many instructions of those counted have not been done (see {@link leaveAt}). */
+  private readonly at: Local<'i64'>;
+  /** Ways out: with all variables set; with `at` for `rip`; and with the status in CPU.accessStatus. */
   private exit!: Label;
+  private placed!: Label;
+  private unreached!: Label;
   /** A form was met whose flags must be handled otherwise: all is to be emitted again. */
   private again = false;
 
@@ -77,6 +85,7 @@ class RegionBuilder {
     this.state = new RegionState(f, this.cpu, imports, lanes, addresses);
     this.facts = factsAtBlocks(this.region);
     this.checked = f.local('i32');
+    this.at = f.local('i64');
     this.rip = f.local('i64');
     this.status = f.local('i32');
     this.budget = f.local('i32');
@@ -87,8 +96,17 @@ class RegionBuilder {
     const { f, cpu, state } = this;
     f.block((exit) => {
       this.exit = exit;
-      this.body();
-      f.unreachable();
+      f.block((placed) => {
+        this.placed = placed;
+        f.block((unreached) => {
+          this.unreached = unreached;
+          this.body();
+          f.unreachable();
+        });
+        f.set(this.status, i32.load(cpu, CPU.accessStatus));
+      });
+      f.set(this.rip, i64.add(state.base, i64.shr_s(this.at, UNDONE_BITS)));
+      f.set(this.budget, i32.add(this.budget, i32.and(i32.wrap(this.at), UNDONE_MAX)));
     });
     const { flags, vectors } = state;
     state.store(state.dirty);
@@ -138,7 +156,7 @@ class RegionBuilder {
           state.vectors.settle();
         },
         backwards: (to) => {
-          const out = () => this.leave(this.place(blocks[to]!.start), STATUS.transfer);
+          const out = () => this.leaveAt(blocks[to]!.start, 0, STATUS.transfer);
           f.if(i32.lt_s(budget, 0), out, undefined, false);
         },
         node: (index, go) => f.scope(() => this.block(index, blocks[index]!, go)),
@@ -150,16 +168,35 @@ class RegionBuilder {
     return i64.add(this.state.base, address);
   }
 
-  /** Leaves the region; pending flags are computed here and stay pending for the other paths. */
-  private leave(to: I64, status: I32Like): void {
-    const { f, state } = this;
+  /** Leaves the region for an address. */
+  private leave(to: I64, status: number): void {
+    const { f } = this;
     f.set(this.rip, to);
+    this.settle();
+    f.set(this.status, i32.const(status));
+    f.br(this.exit);
+  }
+
+  /** Leaves it for a place in it, or at a constant distance, with the last `undone` of the block's instructions not done. */
+  private leaveAt(address: number, undone: number, status: number): void {
+    const { f } = this;
+    this.setPlace(address, undone);
+    this.settle();
+    f.set(this.status, i32.const(status));
+    f.br(this.placed);
+  }
+
+  private setPlace(address: number, undone: number): void {
+    this.f.set(this.at, i64.const(address * 2 ** UNDONE_BITS + undone));
+  }
+
+  /** What is pending is computed here, and stays pending for the other paths. */
+  private settle(): void {
+    const { state } = this;
     const before = state.snapshot();
     state.flags.emit();
     state.vectors.settle();
     state.restore(before);
-    f.set(this.status, typeof status === 'number' ? i32.const(status) : status);
-    f.br(this.exit);
   }
 
   /** Control goes from a block (null: from outside) to another, perhaps in pages that were not entered yet. */
@@ -177,7 +214,7 @@ class RegionBuilder {
       const check = () => {
         const va = this.place(region.pages[page]!.delta * 4096);
         const same = call('i32', this.imports.mapped, this.cpu, va, i32.load(this.frames, page * 4));
-        f.if(i32.eqz(same), () => this.leave(this.place(start), STATUS.transfer));
+        f.if(i32.eqz(same), () => this.leaveAt(start, 0, STATUS.transfer));
         f.set(checked, i32.or(checked, 1 << page));
       };
       f.if(i32.eqz(i32.and(checked, 1 << page)), check, undefined, false);
@@ -191,50 +228,48 @@ class RegionBuilder {
     let left = false;
     block.instructions.forEach(({ offset, instruction }, i) => {
       const behind = offset + instruction.length;
-      /** The instructions from this one on have not been done (from the next one on, if it has). */
-      const uncount = (done: number) => {
-        if (count - i - done > 0) f.set(budget, i32.add(budget, count - i - done));
-      };
+      /** How many of the block's instructions remain, with this one and without. */
+      const undone = count - i;
       const form = instruction.form!;
       const advance = () => state.addresses.advance(index, i, offset, instruction);
-      const direct = this.forms.of(form).conditionalFlags;
+      const { conditionalFlags: direct, conditionalChanges: copying } = this.forms.of(form);
       const semantics = new TranslatorSemantics({
         instruction,
         offset,
         state,
         imports: this.imports,
         direct,
+        copying,
         exits: {
-          fault: () => {
-            uncount(0);
-            this.leave(this.place(offset), STATUS.fault);
-          },
+          fault: () => this.leaveAt(offset, undone, STATUS.fault),
           transfer: (va) => {
             advance();
-            this.indirect(block, va, go, () => uncount(1));
+            this.indirect(block, va, go);
           },
-          retry: () => {
-            uncount(0);
-            this.leave(this.place(offset), STATUS.transfer);
+          retry: () => this.leaveAt(offset, undone, STATUS.transfer),
+          reaching: () => this.setPlace(offset, undone),
+          unreached: (failed) => {
+            const settling = f.captured(() => this.settle());
+            if (settling.length === 0) f.brIf(failed, this.unreached, false);
+            else
+              f.if(
+                failed,
+                () => {
+                  f.append(settling);
+                  f.br(this.unreached);
+                },
+                undefined,
+                false,
+              );
           },
-          unreached: () => {
-            uncount(0);
-            this.leave(this.place(offset), i32.load(this.cpu, CPU.accessStatus));
-          },
-          exit: () => {
-            uncount(1);
-            this.leave(this.place(behind), STATUS.exit);
-          },
-          behind: () => {
-            uncount(1);
-            this.leave(this.place(behind), STATUS.transfer);
-          },
+          exit: () => this.leaveAt(behind, undone - 1, STATUS.exit),
+          behind: () => this.leaveAt(behind, undone - 1, STATUS.transfer),
         },
         branch: (condition) => {
           const taken = () => {
             advance();
             if (block.taken !== null) go(block.taken);
-            else this.leave(this.place(behind + instruction.immediateLow), STATUS.transfer);
+            else this.leaveAt(behind + instruction.immediateLow, 0, STATUS.transfer);
           };
           if (condition === null) {
             taken();
@@ -244,13 +279,14 @@ class RegionBuilder {
       });
       if (direct) state.flags.settle();
       semantics.emit();
+      state.flags.finish();
       if (!this.forms.learn(form, semantics.facts)) this.again = true;
       advance();
       if (form.definition.ends === true) left = true;
     });
     if (left) return;
     if (block.next !== null) go(block.next);
-    else this.leave(this.place(block.end), STATUS.transfer);
+    else this.leaveAt(block.end, 0, STATUS.transfer);
   }
 
   /** Emits a way that is gone only if the condition holds: what is known on the other way stays. */
@@ -261,10 +297,9 @@ class RegionBuilder {
   }
 
   /** To an address: to a block of the region if it is one's, else out. */
-  private indirect(block: Block, va: I64, go: (block: number) => void, uncount: () => void): void {
+  private indirect(block: Block, va: I64, go: (block: number) => void): void {
     for (const { address, block: to } of block.targets)
       this.aside(i64.eq(va, this.place(address)), () => go(to));
-    uncount();
     this.leave(va, STATUS.transfer);
   }
 }

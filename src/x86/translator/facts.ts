@@ -16,13 +16,21 @@ export interface Access {
 export interface Facts {
   /** It sets flags on some paths only. */
   readonly conditionalFlags: boolean;
+  /** It changes general registers on some paths only. */
+  readonly conditionalChanges: boolean;
   /** General registers that it changes, other than operands; those to which it adds a constant. */
   readonly changes: readonly number[];
   readonly additions: readonly Place[];
   readonly accesses: readonly Access[];
 }
 
-const NONE: Facts = { conditionalFlags: false, changes: [], additions: [], accesses: [] };
+const NONE: Facts = {
+  conditionalFlags: false,
+  conditionalChanges: false,
+  changes: [],
+  additions: [],
+  accesses: [],
+};
 
 export class KnownForms {
   private readonly forms = new Map<number, Facts>();
@@ -38,12 +46,14 @@ export class KnownForms {
     const changed = (place: Place) => changes.includes(place.register);
     const merged: Facts = {
       conditionalFlags: known.conditionalFlags || seen.conditionalFlags,
+      conditionalChanges: known.conditionalChanges || seen.conditionalChanges,
       changes,
       additions: union(known.additions, seen.additions, placeKey).filter((place) => !changed(place)),
       accesses: union(known.accesses, seen.accesses, accessKey),
     };
     const same =
       merged.conditionalFlags === known.conditionalFlags &&
+      merged.conditionalChanges === known.conditionalChanges &&
       merged.changes.length === known.changes.length &&
       merged.additions.length === known.additions.length &&
       merged.accesses.length === known.accesses.length;

@@ -1,18 +1,20 @@
 /**
  * The status flags within a region.
  *
- * A flag is not computed when it is set: what it would be is kept as an expression over locals that never change
- * (`pending`), and becomes code only where somebody reads it. Where ways meet, or a region is left, no expression can
- * cross; what crosses instead is CF in a local, and for the other flags the operation that set them: its kind and two
- * operands. Moving these costs next to nothing, and most are overwritten before anybody asks.
+ * An instruction's flags are not computed when it sets them. What is kept is the operation that set them: its kind
+ * and two operands, in locals. Moving these costs next to nothing, and most are overwritten before anybody asks. What
+ * an instruction sets in part is kept as expressions over locals that never change (`pending`), until the rest is
+ * overwritten as well, somebody reads it, or ways meet.
  *
- *   kind 0        the words are in the CPU's state (see state.ts), as the interpreter has them
- *   kind sub+n    flags of x - y at 8 << n bits, both sign-extended
- *   kind add+n    flags of x + y
+ *   kind 0        the words but CF are in the CPU's state (see state.ts), as the interpreter has them
  *   kind result   ZF, SF, PF of x; OF is y's sign, AF its bit 4
  *   kind float    ZF and PF of comparing x and y, the bits of doubles
+ *   kind sub+n    flags of x - y at 8 << n bits, both sign-extended
+ *   kind add+n    flags of x + y
+ * CF is in a local of its own, unless the kind has LAZY: then it too is that of the operation.
  */
 import {
+  call,
   constantOf,
   type Expr,
   type Func,
@@ -29,7 +31,8 @@ import type { FloatComparison } from '../isa/sse-semantics.ts';
 import { CPU } from '../state.ts';
 import type { RegionImports } from './imports.ts';
 
-const KIND = { words: 0, sub: 1, add: 5, result: 9, float: 10 } as const;
+const KIND = { words: 0, result: 1, float: 2, sub: 4, add: 8 } as const;
+const LAZY = 16;
 const SIZES = [8, 16, 32, 64] as const;
 
 /** All but CF. */
@@ -118,6 +121,7 @@ export class RegionFlags {
     this.pending = { ...this.pending, operation };
   }
 
+  /** What set all the flags, if that is known. */
   get operation(): Operation | null {
     return this.pending.operation;
   }
@@ -129,15 +133,39 @@ export class RegionFlags {
     else this.f.store(this.cpu, value, CPU[word]);
   }
 
-  /** A word's present value. @param settled it may be assumed later that this code was passed */
-  word(word: FlagWord, settled: boolean): Expr {
+  /** A word's present value. @param passed it may be assumed later that this code was passed */
+  word(word: FlagWord, passed: boolean): Expr {
     this.used = true;
+    const { f, x, y, known } = this;
     const pending = this.pending[word];
     if (pending !== null) return pending;
-    if (word === 'cf') return this.carry;
+    if (word === 'cf') {
+      this.emitCarry();
+      if (passed) this.carryEmitted();
+      return this.carry;
+    }
+    if (known === KIND.result) return word === 'of' ? y : word === 'af' ? i32.wrap(y) : x;
+    if (known !== null && (known & (KIND.sub | KIND.add)) !== 0) {
+      const { result, of, af } = wordsOf(known, x, y);
+      return f.let(word === 'of' ? of(result) : word === 'af' ? i32.wrap(af(result)) : result);
+    }
     this.emitSettle();
-    if (settled) this.known = KIND.words;
-    return this.f.let(word === 'af' ? i32.load(this.cpu, CPU.af) : i64.load(this.cpu, CPU[word]));
+    if (passed) this.known = KIND.words;
+    return f.let(word === 'af' ? i32.load(this.cpu, CPU.af) : i64.load(this.cpu, CPU[word]));
+  }
+
+  /** Behind an instruction: what has been set as a whole goes to its locals. */
+  finish(): void {
+    const { pending } = this;
+    if (OTHERS.some((word) => pending[word] === null)) return;
+    this.known = this.emit();
+    const { operation } = pending;
+    const placed = operation === null || operation.kind === 'float' ? operation : this.placed(operation);
+    this.pending = placed === null ? NOTHING : { ...NOTHING, operation: placed };
+  }
+
+  private placed(operation: Operation): Operation {
+    return { ...operation, a: this.x, b: this.y };
   }
 
   /** Nothing is pending any more. */
@@ -168,26 +196,50 @@ export class RegionFlags {
   private emitSettle(): void {
     const { f, cpu, kind } = this;
     if (this.known === KIND.words) return;
+    this.emitCarry();
     f.if(kind, () => {
       f.do(this.imports.settle, cpu, kind, this.x, this.y);
       f.set(kind, i32.const(KIND.words));
     });
   }
 
+  /** CF goes to its local. */
+  private emitCarry(): void {
+    const { f, known, kind, x, y } = this;
+    if (known === null)
+      f.if(i32.and(kind, LAZY), () => {
+        f.set(this.carry, call('i32', this.imports.carryOf, kind, x, y));
+        f.set(kind, i32.and(kind, LAZY - 1));
+      });
+    else if (known & LAZY) {
+      f.set(this.carry, carryOf(known, x, y));
+      f.set(kind, i32.const(known & ~LAZY));
+    }
+  }
+
+  private carryEmitted(): void {
+    if (this.known !== null) this.known &= ~LAZY;
+  }
+
   /** Emits what is pending, which stays known: for a way out beside the way on. @returns the kind that then holds */
   emit(): number | null {
     const { f, pending } = this;
-    if (pending.cf !== null) f.set(this.carry, pending.cf as I32);
     const set = OTHERS.filter((word) => pending[word] !== null);
-    if (set.length === 0) return this.known;
+    const { operation, cf, zres, spres } = pending;
+    if (set.length === OTHERS.length && operation !== null) {
+      const kind = KIND[operation.kind] + SIZES.indexOf(operation.bits as 8);
+      if (operation.kind !== 'float') return this.emitKind(kind | LAZY, operation.a, operation.b);
+      f.set(this.carry, cf as I32);
+      return this.emitKind(kind, operation.a, operation.b);
+    }
+    if (set.length === 0 && cf === null) return this.known;
+    // The carry is the last operation's no more: or it is, and that operation is about to be forgotten.
+    this.emitCarry();
+    if (cf !== null) f.set(this.carry, cf as I32);
+    if (set.length === 0) return this.known === null ? null : this.known & ~LAZY;
     if (set.length < OTHERS.length) {
       this.emitSettle();
       return this.emitWords(set);
-    }
-    const { operation, zres, spres } = pending;
-    if (operation !== null) {
-      const kind = KIND[operation.kind] + SIZES.indexOf(operation.bits as 8);
-      return this.emitKind(kind, operation.a, operation.b);
     }
     if (zres !== spres) return this.emitWords(set);
     return this.emitKind(KIND.result, zres as I64, this.packed());
@@ -216,8 +268,30 @@ export class RegionFlags {
   }
 }
 
-/** settle(cpu, kind, x, y): the four words of a kind, into the state. */
-export function buildSettle(module: ModuleBuilder): Func {
+const isAdd = (kind: number) => (kind & KIND.add) !== 0;
+
+function sized(value: I64, n: number): I64 {
+  if (n === 0) return i64.extend8_s(value);
+  if (n === 1) return i64.extend16_s(value);
+  return n === 2 ? i64.extend32_s(value) : value;
+}
+
+/** The words of an addition or subtraction; OF and AF from its result. */
+function wordsOf(kind: number, x: I64, y: I64) {
+  const add = isAdd(kind);
+  return {
+    result: sized(add ? i64.add(x, y) : i64.sub(x, y), kind & 3),
+    of: (r: I64) => (add ? i64.and(i64.xor(x, r), i64.xor(y, r)) : i64.and(i64.xor(x, y), i64.xor(x, r))),
+    af: (r: I64) => i64.xor(i64.xor(x, y), r),
+  };
+}
+
+function carryOf(kind: number, x: I64, y: I64): I32 {
+  return isAdd(kind) ? i64.lt_u(sized(i64.add(x, y), kind & 3), x) : i64.lt_u(x, y);
+}
+
+/** settle(cpu, kind, x, y): the four words of a kind, into the state; CF as well, if it is the operation's. */
+export function buildSettle(module: ModuleBuilder, carry: Func): Func {
   const f = module.func('settle', ['i32', 'i32', 'i64', 'i64'], []);
   const cpu = f.arg('i32', 0);
   const kind = f.arg('i32', 1);
@@ -228,10 +302,6 @@ export function buildSettle(module: ModuleBuilder): Func {
     f.store(cpu, result, CPU.spres);
     f.store(cpu, of, CPU.of);
     f.store(cpu, i32.wrap(af), CPU.af);
-  };
-  const sized = (value: I64, n: number): I64 => {
-    const { extend8_s, extend16_s, extend32_s } = i64;
-    return [extend8_s, extend16_s, extend32_s, (whole: I64) => whole][n]!(value);
   };
   const r = f.local('i64');
   f.if(i32.eq(kind, KIND.result), () => {
@@ -248,17 +318,27 @@ export function buildSettle(module: ModuleBuilder): Func {
     f.store(cpu, i32.const(0), CPU.af);
     f.return();
   });
-  for (const n of SIZES.keys()) {
-    f.if(i32.eq(kind, KIND.sub + n), () => {
-      f.set(r, sized(i64.sub(x, y), n));
-      store(r, i64.and(i64.xor(x, y), i64.xor(x, r)), i64.xor(i64.xor(x, y), r));
-      f.return();
-    });
-    f.if(i32.eq(kind, KIND.add + n), () => {
-      f.set(r, sized(i64.add(x, y), n));
-      store(r, i64.and(i64.xor(x, r), i64.xor(y, r)), i64.xor(i64.xor(x, y), r));
-      f.return();
-    });
-  }
+  f.if(i32.and(kind, LAZY), () => f.store(cpu, call('i32', carry, kind, x, y), CPU.cf));
+  for (const base of [KIND.sub, KIND.add])
+    for (const n of SIZES.keys()) {
+      f.if(i32.eq(i32.and(kind, LAZY - 1), base + n), () => {
+        const { result, of, af } = wordsOf(base + n, x, y);
+        f.set(r, result);
+        store(r, of(r), af(r));
+        f.return();
+      });
+    }
+  return f;
+}
+
+/** carryOf(kind, x, y): CF of a kind with LAZY. */
+export function buildCarryOf(module: ModuleBuilder): Func {
+  const f = module.func('carryOf', ['i32', 'i64', 'i64'], ['i32']);
+  const kind = f.arg('i32', 0);
+  const x = f.arg('i64', 1);
+  const y = f.arg('i64', 2);
+  for (const n of SIZES.keys())
+    f.if(i32.eq(i32.and(kind, LAZY - 1), KIND.add + n), () => f.return(carryOf(KIND.add + n, x, y)));
+  f.result(carryOf(KIND.sub, x, y));
   return f;
 }

@@ -8,6 +8,7 @@ export const CORE_SIGNATURES = {
   reachGroup: { params: ['i32', 'i64', 'i32', 'i32', 'i32'], results: ['i32'] },
   commit: { params: ['i32'], results: [] },
   raise: { params: ['i32', 'i32', 'i32'], results: [] },
+  carryOf: { params: ['i32', 'i64', 'i64'], results: ['i32'] },
   settle: { params: ['i32', 'i32', 'i64', 'i64'], results: [] },
   /** (cpu, page's virtual address, frame): whether the page can be fetched from, and is that machine frame. */
   mapped: { params: ['i32', 'i64', 'i32'], results: ['i32'] },

@@ -50,8 +50,10 @@ export interface RegionExits {
   transfer(va: I64): void;
   /** Before the current instruction, to do it again outside. */
   retry(): void;
-  /** Before the current instruction, with the status in CPU.accessStatus. */
-  unreached(): void;
+  /** Before the current instruction, with the status in CPU.accessStatus, if memory could not be reached. */
+  unreached(failed: I32): void;
+  /** To be emitted somewhere before {@link unreached}. */
+  reaching(): void;
   /** Behind the current instruction, with the reason in the exit fields. */
   exit(): void;
   /** Behind the current instruction. */
@@ -129,6 +131,7 @@ export class TranslatorSemantics extends EmittingSemantics {
   readonly sse: VectorSemantics;
   /** What the definition does besides its operands. */
   private conditionalFlags = false;
+  private conditionalChanges = false;
   private readonly changed = new Set<number>();
   private readonly additions: Place[] = [];
   private readonly accesses: Access[] = [];
@@ -140,6 +143,10 @@ export class TranslatorSemantics extends EmittingSemantics {
   private readonly branch: (condition: I32 | null) => void;
   private readonly depth: number;
   private readonly direct: boolean;
+  /** Registers are copied when they are read, as they may be set on some paths only. */
+  private readonly copying: boolean;
+  /** Reads of a register since it was last set. */
+  private readonly reads = new Map<number, RegisterRead[]>();
   private readonly values = new Map<number, I64>();
 
   constructor(options: {
@@ -152,6 +159,8 @@ export class TranslatorSemantics extends EmittingSemantics {
     branch: (condition: I32 | null) => void;
     /** Flags go straight to their locals: the instruction sets them on some paths only. */
     direct: boolean;
+    /** It changes registers on some paths only. */
+    copying: boolean;
   }) {
     const { instruction, state } = options;
     super(state.f, instruction.form!, state.cpu, options.imports);
@@ -163,6 +172,7 @@ export class TranslatorSemantics extends EmittingSemantics {
     this.branch = options.branch;
     this.depth = state.f.depth;
     this.direct = options.direct;
+    this.copying = options.copying;
     const { cpu, vectors } = state;
     this.host = {
       ...hostFunctions(cpu, options.imports, (callee, ...args) => this.seen(callee, ...args)),
@@ -200,6 +210,7 @@ export class TranslatorSemantics extends EmittingSemantics {
     const operands = writtenRegisters(this.instruction);
     return {
       conditionalFlags: this.conditionalFlags,
+      conditionalChanges: this.conditionalChanges,
       changes: [...this.changed].filter((register) => !operands.includes(register)),
       additions: this.additions,
       accesses: this.accesses,
@@ -213,9 +224,14 @@ export class TranslatorSemantics extends EmittingSemantics {
     return this.state.registers[register]!;
   }
 
+  /** The value as it is now, whatever is set later. */
   reg(index: number): I64 {
-    // A copy: the value as it is now, whatever is set later.
-    return this.f.let(this.use(index));
+    if (this.copying) return this.f.let(this.use(index));
+    const read = new RegisterRead(this.use(index));
+    const reads = this.reads.get(index);
+    if (reads === undefined) this.reads.set(index, [read]);
+    else reads.push(read);
+    return read;
   }
 
   setReg(index: number, value: I64): void {
@@ -229,11 +245,19 @@ export class TranslatorSemantics extends EmittingSemantics {
   }
 
   private writeReg(index: number, value: I64): void {
+    if (this.conditional) this.conditionalChanges = true;
+    const reads = this.reads.get(index);
+    if (reads !== undefined) {
+      const before = this.f.let(this.use(index));
+      for (const read of reads) read.source = before;
+      this.reads.delete(index);
+    }
     this.f.set(this.use(index), value);
     this.state.dirty.add(index);
   }
 
   regPart(index: number, bits: number): I64 {
+    if (bits === 64) return this.reg(index);
     return this.f.let(this.sext(this.use(index), bits));
   }
 
@@ -256,6 +280,7 @@ export class TranslatorSemantics extends EmittingSemantics {
 
   private readGeneral(slot: number, bits: number, signed: boolean): I64 {
     const { index, shift } = this.general(slot);
+    if (bits === 64) return this.reg(index);
     const whole = this.use(index);
     const value = shift === 0 ? whole : i64.shr_u(whole, shift);
     return this.f.let(signed ? this.sext(value, bits) : this.zext(value, bits));
@@ -411,6 +436,9 @@ export class TranslatorSemantics extends EmittingSemantics {
 
   // --- Guest memory ---
 
+  /** Stores into two pages are left to the interpreter (see interpreter/region-access.ts): none go to scratch. */
+  override commitPointer(_pointer: I32): void {}
+
   protected check(va: Local<'i64'>, bytes: number, write: boolean, place?: Place | null): Local<'i32'> {
     const member = place === undefined ? null : this.member({ place, bytes, write });
     const { f, cpu } = this;
@@ -449,8 +477,9 @@ export class TranslatorSemantics extends EmittingSemantics {
       i64.eq(tag, lastPage(va, bytes)),
       () => f.set(linear, i32.add(i32.load(slot, TLB.addend), i32.wrap(va))),
       () => {
+        this.exits.reaching();
         f.set(linear, reach());
-        f.if(i32.eqz(linear), () => this.exits.unreached(), undefined, false);
+        this.exits.unreached(i32.eqz(linear));
       },
       true,
     );
@@ -659,3 +688,18 @@ const sameAccess = (a: Access, b: Access): boolean =>
   a.write === b.write &&
   a.place?.register === b.place?.register &&
   a.place?.displacement === b.place?.displacement;
+
+/** What a register held when it was read: its own local as long as that is so, else a copy. */
+class RegisterRead implements Expr<'i64'> {
+  readonly type = 'i64';
+  readonly stable = true;
+  source: Local<'i64'>;
+
+  constructor(source: Local<'i64'>) {
+    this.source = source;
+  }
+
+  write(out: Parameters<Expr['write']>[0]): void {
+    this.source.write(out);
+  }
+}
