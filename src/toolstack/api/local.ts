@@ -411,6 +411,7 @@ export class LocalToolstack implements Toolstack {
       if (config.p9.length > 0)
         throw new ToolstackError('unsupported', `${config.name}: p9: shared folders are not supported`);
       await this.checkCpus(config);
+      this.checkUuid(config);
       await this.checkRoom(config);
       const guest = await this.ask(() => this.loader.load(config));
       const domain = await this.ask(() => ManagedDomain.build(this.machine, config, guest, this.messages));
@@ -442,6 +443,15 @@ export class LocalToolstack implements Toolstack {
       if (parseCpus(text, processors).length < processors)
         throw new ToolstackError('unsupported', `${name}: cpus: this machine does not pin virtual CPUs`);
     }
+  }
+
+  private checkUuid({ uuid, name }: DomainConfig): void {
+    const digits = (text: string) => text.replaceAll('-', '').toLowerCase();
+    const other = [...this.domains.values()].find(
+      ({ running }) => uuid !== null && digits(running.uuid) === digits(uuid),
+    );
+    if (other)
+      throw new ToolstackError('exists', `${name}: domain ${other.id} (${other.name}) has this UUID`);
   }
 
   private async checkRoom({ name, memory }: DomainConfig): Promise<void> {
