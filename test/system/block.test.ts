@@ -1,7 +1,7 @@
 /** Virtual disks in Debian's stock kernel, with its own front end and ext4. */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -121,6 +121,20 @@ poweroff
       execFileSync('qemu-img', ['convert', '-O', 'raw', overlay, path('merged.img')]);
       expect(spawnSync('e2fsck', ['-fn', path('merged.img')]).status).toBe(0);
     }
+  });
+
+  it.skipIf(!hasExt4)('are read by GRUB, with a front end of its own', async () => {
+    mkdirSync(path('root'));
+    writeFileSync(path('root/greeting'), 'from the disk\n');
+    writeFileSync(path('grub.img'), '');
+    truncateSync(path('grub.img'), 16 << 20);
+    execFileSync('mkfs.ext4', ['-q', '-F', '-d', path('root'), path('grub.img')]);
+    const session = new Session(['-q', '--kernel-package', 'grub', '--disk', `${path('grub.img')},,xvda,r`]);
+    await session.see(/grub>/);
+    session.type('cat (xen/xvda)/greeting\n');
+    await session.see(/from the disk/);
+    session.child.kill('SIGTERM');
+    expect((await session.ended).status).toBe(143);
   });
 
   it('come and go while the domain runs, and leave nothing behind', async () => {
