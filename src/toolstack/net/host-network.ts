@@ -25,6 +25,8 @@ export const nodeClock: Clock = {
   now: () => performance.now(),
   after: (milliseconds, work) => {
     const timer = setTimeout(work, Math.min(milliseconds, 2 ** 31 - 1));
+    // What is waited for here keeps no process alive by itself.
+    timer.unref();
     return () => clearTimeout(timer);
   },
 };

@@ -248,7 +248,13 @@ export class NetService {
       });
       return { nat, uplink };
     })();
-    return (await network.nat).nat;
+    try {
+      return (await network.nat).nat;
+    } catch (error) {
+      // The next one may have more luck.
+      network.nat = null;
+      throw error;
+    }
   }
 
   /** @throws NetError */

@@ -20,11 +20,12 @@ import { SendBuffer } from './send-buffer.ts';
 import { add, distance } from './sequence.ts';
 import type { TcpAddresses, TcpEnd, TcpHandler, TcpLink, TcpState } from './types.ts';
 
-/** Receive window and send buffer, bytes. */
+/** Receive window and send buffer at most, bytes. */
 export const WINDOW = 1 << 20;
 const SCALE = 5;
-/** The window that our SYN names, which is never scaled. */
+/** The window that our SYN names, which is never scaled; and the one that every connection may have. */
 const SYN_WINDOW = 0xffff;
+const WINDOW_LEAST = 1 << 16;
 /** Payload of a segment that the link cuts up (TSO): with its headers it fills 16 pages. */
 const BURST = 60 * 1024;
 /** Into how many of those a window is divided at most, while it is small. */
@@ -73,6 +74,9 @@ export class TcpConnection {
   private scale = SCALE;
   /** Delivered, not consumed. */
   private unread = 0;
+  /** The window as large as it may be: it grows as its user shows that he takes what comes. */
+  private windowMost = WINDOW_LEAST;
+  private taken = 0;
   private readonly early = new Reassembly();
   /** Number of the peer's FIN, once it has come, though maybe not all before it; -1: not yet. */
   private finSeq = -1;
@@ -137,9 +141,11 @@ export class TcpConnection {
   consumed(count: number): void {
     this.unread -= count;
     if (this.state === 'closed') return;
+    this.taken += count;
+    if (this.taken >= this.windowMost) this.grow();
     // A window that opens by little is no news (RFC 9293, section 3.8.6.2.2).
     const gain = distance(add(this.rcvNxt, this.windowFree()), this.rcvEdge);
-    if (gain >= Math.min(this.windowMost() / 2, 2 * BURST)) this.sendAck();
+    if (gain >= Math.min(this.windowMost / 2, 2 * BURST)) this.sendAck();
   }
 
   /** Ends it at once with a reset. */
@@ -512,12 +518,15 @@ export class TcpConnection {
     return true;
   }
 
-  private windowMost(): number {
-    return Math.min(WINDOW, 0xffff << this.scale);
+  private windowFree(): number {
+    return Math.max(Math.min(this.windowMost, 0xffff << this.scale) - this.unread, 0);
   }
 
-  private windowFree(): number {
-    return Math.max(this.windowMost() - this.unread, 0);
+  /** Memory that a peer may fill is shared by all connections, beyond the least that each has. */
+  private grow(): void {
+    this.taken = 0;
+    if (this.windowMost >= WINDOW || !this.link.budget.take(this.windowMost)) return;
+    this.windowMost *= 2;
   }
 
   // --- Time ---
@@ -593,6 +602,7 @@ export class TcpConnection {
     this.cancelTimer();
     this.buffer.release();
     this.early.clear();
+    this.link.budget.give(this.windowMost - WINDOW_LEAST);
     this.link.closed(this);
     this.handler.onClosed(end);
   }
