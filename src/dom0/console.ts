@@ -34,6 +34,7 @@ export class ConsoleBackend {
   private waitingBytes = 0;
   private refused = false;
   private held = false;
+  private frozen = false;
   private closed = false;
 
   /** @param page linear address of the guest's page */
@@ -49,7 +50,7 @@ export class ConsoleBackend {
    * true: then there may be more output.
    */
   process(): boolean {
-    if (this.closed) return false;
+    if (this.closed || this.frozen) return false;
     let moved = this.feed();
     let rounds = 0;
     while (rounds < ROUNDS && !this.held && this.drain()) {
@@ -92,6 +93,12 @@ export class ConsoleBackend {
     this.process();
   }
 
+  /** Leaves the page as it is, until told otherwise: it is being copied. */
+  freeze(frozen: boolean): void {
+    this.frozen = frozen;
+    if (!frozen) this.process();
+  }
+
   /** The domain is gone: what it printed last is taken, then the page is not touched any more. */
   close(): void {
     if (this.closed) return;
@@ -120,6 +127,7 @@ export class ConsoleBackend {
 
   /** Us to guest. True if something went. */
   private feed(): boolean {
+    if (this.frozen) return false;
     const { in_cons, in_prod, inSize } = XENCONS_INTERFACE;
     const producer = this.load(in_prod);
     const used = (producer - this.load(in_cons)) >>> 0;

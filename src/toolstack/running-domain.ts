@@ -1,16 +1,23 @@
 /** A domain on a machine, from its creation to its end, with the back ends that serve it. */
-import { buildDomain } from '../dom0/builder/build.ts';
+import { type BuiltDomain, buildDomain, type SharedRing } from '../dom0/builder/build.ts';
 import { ConsoleBackend } from '../dom0/console.ts';
+import { domainPath } from '../dom0/xenstore/path.ts';
+import { Right } from '../dom0/xenstore/permissions.ts';
 import { Connection } from '../dom0/xenstore/protocol.ts';
 import { XenstoreRing } from '../dom0/xenstore/ring.ts';
 import { PAGE_SIZE } from '../machine/memory.ts';
 import { SHUTDOWN } from '../xen/public/sched.ts';
 import type { DiskSpec } from './devices/disk-spec.ts';
-import { removeDomainNodes, writeDomainNodes } from './domain-nodes.ts';
+import { type DomainFacts, removeDomainNodes, writeDomainNodes } from './domain-nodes.ts';
+import { Failure } from './failure.ts';
 import type { Guest } from './guest.ts';
 import type { Machine } from './machine.ts';
 import type { ForwardSpec } from './net/net-service.ts';
 import type { VifSpec } from './net/vif-spec.ts';
+
+/** How often, and after how many milliseconds, a domain in the middle of a transaction is asked again. */
+const TRANSACTION_TRIES = 100;
+const TRANSACTION_WAIT = 20;
 
 /** How a domain ended. */
 export interface DomainEnd {
@@ -65,6 +72,9 @@ export class RunningDomain {
   private readonly events: DomainEvents;
   private console: ConsoleBackend | null = null;
   private xenstore: XenstoreRing | null = null;
+  /** Where its rings are, and what was written of it into the store. */
+  private built: Pick<BuiltDomain, 'console' | 'xenstore'> | null = null;
+  private facts: DomainFacts | null = null;
   /** Who serves which port. */
   private readonly backEnds = new Map<number, BackEnd>();
   private end!: (end: DomainEnd) => void;
@@ -118,20 +128,7 @@ export class RunningDomain {
   private async build(guest: Guest, options: DomainOptions): Promise<void> {
     const { machine, id } = this;
     const built = await buildDomain(machine.memory, machine.control, id, guest);
-    const notify = (port: number) => () => machine.sendEvent(id, port);
-    this.console = new ConsoleBackend(machine.memory, built.console.address, {
-      onOutput: (bytes) => this.events.onOutput(bytes),
-      onRoom: () => this.events.onRoom(),
-      notify: notify(built.console.port),
-    });
-    this.backEnds.set(built.console.port, this.console);
-    this.xenstore = new XenstoreRing(
-      machine.memory,
-      built.xenstore.address,
-      new Connection(machine.xenstore, id),
-      notify(built.xenstore.port),
-    );
-    this.backEnds.set(built.xenstore.port, this.xenstore);
+    this.connect(built, new Connection(machine.xenstore, id));
     const { vcpus = 1, onlineVcpus = vcpus, maxPages = guest.pages } = options;
     const facts = {
       domid: id,
@@ -143,11 +140,110 @@ export class RunningDomain {
       onlineVcpus,
       cmdline: guest.cmdline,
     };
-    writeDomainNodes(machine.store, facts, built);
+    this.describe(facts, built);
     for (const disk of options.disks ?? []) await machine.disks.attach(id, disk);
     for (const vif of options.vifs ?? []) await machine.networks.attach(id, vif);
     for (const forward of options.forwards ?? []) await machine.networks.forward(id, forward);
     machine.xenstore.introduce(id);
+  }
+
+  /** Serves its console and its connection to the store. */
+  private connect(built: Pick<BuiltDomain, 'console' | 'xenstore'>, connection: Connection): void {
+    const { machine, id } = this;
+    const notify = (port: number) => () => machine.sendEvent(id, port);
+    this.console = new ConsoleBackend(machine.memory, built.console.address, {
+      onOutput: (bytes) => this.events.onOutput(bytes),
+      onRoom: () => this.events.onRoom(),
+      notify: notify(built.console.port),
+    });
+    this.backEnds.set(built.console.port, this.console);
+    this.xenstore = new XenstoreRing(
+      machine.memory,
+      built.xenstore.address,
+      connection,
+      notify(built.xenstore.port),
+    );
+    this.backEnds.set(built.xenstore.port, this.xenstore);
+  }
+
+  private describe(facts: DomainFacts, built: Pick<BuiltDomain, 'console' | 'xenstore'>): void {
+    this.built = built;
+    this.facts = facts;
+    writeDomainNodes(this.machine.store, facts, built);
+  }
+
+  /**
+   * Makes a domain that is at this moment what this one is (src/xen/fork.ts), with a console of its own. It is left
+   * paused; this one goes on.
+   * @throws Failure: the domain has disks or networks, or is in the middle of a transaction for too long; what the
+   *   control interface throws
+   */
+  async fork(name: string, events: DomainEvents): Promise<RunningDomain> {
+    const { machine, id, built, facts } = this;
+    const { control } = machine;
+    if (built === null || facts === null) throw new Failure('the domain is not built yet');
+    for (const kind of ['vbd', 'vif'])
+      if ((machine.store.list(`${domainPath(id)}/device/${kind}`) ?? []).length > 0)
+        throw new Failure('a domain with disks or networks cannot be forked');
+    await this.pauseQuiet();
+    let child: RunningDomain | null = null;
+    try {
+      const forked = await control.forkDomain(id, [built.console.mfn, built.xenstore.mfn]);
+      const { uuid } = await control.getDomainInfo(forked);
+      const { frameTable } = await control.getSpace(forked);
+      child = new RunningDomain(machine, forked, uuid, events);
+      const at = (ring: SharedRing): SharedRing => ({
+        ...ring,
+        address: machine.memory.u32[(frameTable >>> 2) + ring.mfn]! * PAGE_SIZE,
+      });
+      const rings = { console: at(built.console), xenstore: at(built.xenstore) };
+      child.describe({ ...facts, domid: forked, uuid, name }, rings);
+      child.connect(rings, this.xenstore!.connection.fork(forked));
+      this.copyFeatures(child);
+      machine.xenstore.introduce(forked);
+      child.serve(rings.console.port);
+      child.serve(rings.xenstore.port);
+      return child;
+    } catch (error) {
+      await child?.destroy().catch(() => {});
+      throw error;
+    } finally {
+      this.freeze(false);
+      await this.unpause();
+    }
+  }
+
+  private freeze(frozen: boolean): void {
+    this.console?.freeze(frozen);
+    this.xenstore?.freeze(frozen);
+  }
+
+  /** Pauses it at a moment at which the store has no transaction of its open. */
+  private async pauseQuiet(): Promise<void> {
+    const { control } = this.machine;
+    for (let attempt = 0; ; attempt++) {
+      await control.pauseDomain(this.id);
+      this.console?.process();
+      this.xenstore?.process();
+      if (this.xenstore?.connection.transactions.size === 0) {
+        this.freeze(true);
+        return;
+      }
+      await this.unpause();
+      if (attempt === TRANSACTION_TRIES) throw new Failure('the domain has a transaction open for too long');
+      await new Promise((resolve) => setTimeout(resolve, TRANSACTION_WAIT));
+    }
+  }
+
+  /** What the guest said of itself when it started: it will not say it again. */
+  private copyFeatures(to: RunningDomain): void {
+    const { store } = this.machine;
+    for (const place of ['control', 'feature', 'attr', 'data', 'drivers'])
+      for (const node of store.list(`${domainPath(this.id)}/${place}`) ?? []) {
+        const value = store.read(`${domainPath(this.id)}/${place}/${node}`);
+        const owner = { domid: to.id, rights: Right.none };
+        if (value) store.write(`${domainPath(to.id)}/${place}/${node}`, value, [owner]);
+      }
   }
 
   /** Takes one reason away for which it does not run. */

@@ -54,6 +54,19 @@ export class OutputQueue {
     return bytes;
   }
 
+  /** A copy of all that is still to be taken. */
+  remaining(): Uint8Array {
+    const bytes = new Uint8Array(this.bytes);
+    let at = 0;
+    let skip = this.sent;
+    for (const message of this.messages.slice(this.first)) {
+      bytes.set(message.bytes.subarray(skip), at);
+      at += message.bytes.length - skip;
+      skip = 0;
+    }
+    return bytes;
+  }
+
   clear(): void {
     this.messages = [];
     this.first = 0;

@@ -94,6 +94,19 @@ export class Connection implements Watcher {
     else this.pushEvent(path, token);
   }
 
+  /**
+   * The connection of a domain that is a fork of this one's: with the same watches, and with the same bytes on their
+   * way in both directions. There must be no open transactions: those cannot be doubled.
+   */
+  fork(domid: number): Connection {
+    const fork = new Connection(this.store, domid);
+    fork.input = this.input.slice();
+    fork.output.push(this.output.remaining());
+    fork.broken = this.broken;
+    this.store.watches.fork(this, fork);
+    return fork;
+  }
+
   /** Ends all its transactions and watches, as if it had just been made. */
   reset(): void {
     this.transactions.clear();

@@ -27,6 +27,7 @@ export class XenstoreRing {
   private readonly page: number;
   private readonly notify: () => void;
   private processing = false;
+  private frozen = false;
 
   /**
    * @param page linear address of the guest's page
@@ -49,7 +50,7 @@ export class XenstoreRing {
    * true: then there may be more to do.
    */
   process(): boolean {
-    if (this.processing) return false;
+    if (this.processing || this.frozen) return false;
     this.processing = true;
     try {
       if (this.load(XENSTORE_INTERFACE.connection) === XENSTORE_CONNECTION.RECONNECT) this.reconnect();
@@ -68,6 +69,12 @@ export class XenstoreRing {
     } finally {
       this.processing = false;
     }
+  }
+
+  /** Leaves the page as it is, until told otherwise: it is being copied. */
+  freeze(frozen: boolean): void {
+    this.frozen = frozen;
+    if (!frozen) this.process();
   }
 
   /** The domain is gone. The page is not touched any more. */

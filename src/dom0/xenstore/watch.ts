@@ -82,6 +82,12 @@ export class WatchTable {
     this.byWatcher.delete(watcher);
   }
 
+  /** Gives a watcher the watches of another one, of a domain that it is a fork of. They do not fire for that. */
+  fork(from: Watcher, to: Watcher): void {
+    for (const { path, token, strip } of this.byWatcher.get(from)?.values() ?? [])
+      this.add(to, strip === 0 ? path : path.slice(strip), token, Number.POSITIVE_INFINITY);
+  }
+
   /** How many watches a watcher has. */
   count(watcher: Watcher): number {
     return this.byWatcher.get(watcher)?.size ?? 0;
