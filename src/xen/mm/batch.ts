@@ -2,6 +2,7 @@
  * What mmu_update and mmuext_op have in common: an array of requests, carried out in order until one fails, with
  * the number done written back. A long call pauses after a bounded amount of work and goes on where it was.
  */
+import type { VirtualAddress } from '../../x86/cpu.ts';
 import { type Arguments, HypercallError, RESTART } from '../hypercall.ts';
 import type { Vcpu } from '../vcpu.ts';
 
@@ -12,16 +13,19 @@ const PREEMPTED = 0x8000_0000;
 const MAX_REQUESTS = 1024;
 const MAX_WORK = 512 * 512;
 
+/** Does one request. @param at its address @param option what runBatch was given @returns 0 or -errno */
+export type BatchRequest = (vcpu: Vcpu, at: VirtualAddress, option: boolean) => number;
+
 /**
  * Arguments: (requests, count, pdone, ...).
  * @param size of a request, bytes
- * @param carryOut does one request; returns 0 or -errno
  */
 export function runBatch(
   vcpu: Vcpu,
   args: Arguments,
   size: number,
-  carryOut: (request: number) => number,
+  carryOut: BatchRequest,
+  option = false,
 ): number {
   const { guest } = vcpu;
   const { pageTables } = vcpu.domain.memory;
@@ -40,24 +44,27 @@ export function runBatch(
       result = RESTART;
       break;
     }
-    result = guarded(carryOut, requests + done * size);
+    result = guarded(carryOut, vcpu, requests + done * size, option);
     if (result !== 0) break;
     done++;
   }
   // Where it does not want to be told, it is not.
-  if (pdone !== 0) {
-    guarded((at) => {
-      guest.setU32(at, before + done);
-      return 0;
-    }, pdone);
-  }
+  if (pdone !== 0) tell(vcpu, pdone, before + done);
   return result;
 }
 
-/** An error thrown from below, as the negative number that it becomes. */
-function guarded(work: (at: number) => number, at: number): number {
+function tell(vcpu: Vcpu, at: VirtualAddress, done: number): void {
   try {
-    return work(at);
+    vcpu.guest.setU32(at, done);
+  } catch (error) {
+    if (!(error instanceof HypercallError)) throw error;
+  }
+}
+
+/** An error thrown from below, as the negative number that it becomes. */
+function guarded(carryOut: BatchRequest, vcpu: Vcpu, at: VirtualAddress, option: boolean): number {
+  try {
+    return carryOut(vcpu, at, option);
   } catch (error) {
     if (error instanceof HypercallError) return -error.errno;
     throw error;

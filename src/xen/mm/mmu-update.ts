@@ -16,8 +16,7 @@ import { findL1, isTable, tableIndex } from './walk.ts';
 
 /** mmu_update(requests, count, pdone, foreigndom). */
 export function mmuUpdate(vcpu: Vcpu, args: Arguments): number {
-  const { domain, guest } = vcpu;
-  const { memory } = domain;
+  const { domain } = vcpu;
   const foreign = args.low(3);
   // The upper half names the owner of the page tables, plus one; 0: the caller.
   const tableOwner = foreign >>> 16;
@@ -25,21 +24,26 @@ export function mmuUpdate(vcpu: Vcpu, args: Arguments): number {
     return domain.hypervisor.domain(tableOwner - 1) === undefined ? -ERRNO.EINVAL : -ERRNO.EPERM;
   const io = (foreign & 0xffff) === DOMID.IO;
   if (!io) requireNotForeign(domain, foreign);
-  const { u32 } = vcpu.memory;
-  return runBatch(vcpu, args, MMU_UPDATE.size, (request) => {
-    if ((request & 3) === 0 && (request & (PAGE_SIZE - 1)) <= PAGE_SIZE - MMU_UPDATE.size) {
-      const at = guest.linear(request, Access.Read) >>> 2;
-      return mmuRequest(memory, io, u32[at]!, u32[at + 1]!, u32[at + 2]!, u32[at + 3]!);
-    }
-    return mmuRequest(
-      memory,
-      io,
-      guest.u32(request + MMU_UPDATE.ptr),
-      guest.u32(request + MMU_UPDATE.ptr + 4),
-      guest.u32(request + MMU_UPDATE.val),
-      guest.u32(request + MMU_UPDATE.val + 4),
-    );
-  });
+  return runBatch(vcpu, args, MMU_UPDATE.size, readRequest, io);
+}
+
+/** @param io the request is on behalf of the domain of all I/O memory */
+function readRequest(vcpu: Vcpu, request: VirtualAddress, io: boolean): number {
+  const { guest } = vcpu;
+  const { memory } = vcpu.domain;
+  if ((request & 3) === 0 && (request & (PAGE_SIZE - 1)) <= PAGE_SIZE - MMU_UPDATE.size) {
+    const { u32 } = vcpu.memory;
+    const at = guest.linear(request, Access.Read) >>> 2;
+    return mmuRequest(memory, io, u32[at]!, u32[at + 1]!, u32[at + 2]!, u32[at + 3]!);
+  }
+  return mmuRequest(
+    memory,
+    io,
+    guest.u32(request + MMU_UPDATE.ptr),
+    guest.u32(request + MMU_UPDATE.ptr + 4),
+    guest.u32(request + MMU_UPDATE.val),
+    guest.u32(request + MMU_UPDATE.val + 4),
+  );
 }
 
 function mmuRequest(
@@ -51,8 +55,10 @@ function mmuRequest(
   high: number,
 ): number {
   const command = ptrLow & (PTE_SIZE - 1);
-  const mfn = ptrHigh * 2 ** (32 - PAGE_SHIFT) + (ptrLow >>> PAGE_SHIFT);
   if (command > MMU.PT_UPDATE_NO_TRANSLATE) return -ERRNO.ENOSYS;
+  // Frame numbers have 32 bits at most: far fewer, in truth.
+  if (ptrHigh >>> PAGE_SHIFT !== 0) return -ERRNO.EINVAL;
+  const mfn = ((ptrHigh << (32 - PAGE_SHIFT)) | (ptrLow >>> PAGE_SHIFT)) >>> 0;
   if (!memory.owns(mfn)) return -ERRNO.EINVAL;
   if (command === MMU.MACHPHYS_UPDATE) {
     if (io) return -ERRNO.EINVAL;

@@ -1,5 +1,6 @@
 /** mmuext_op: pins, root tables, TLB flushes, and clearing and copying of pages. */
 import { PAGE_SIZE } from '../../machine/memory.ts';
+import type { VirtualAddress } from '../../x86/cpu.ts';
 import { setLdt } from '../descriptors.ts';
 import { type Arguments, HypercallError } from '../hypercall.ts';
 import { ERRNO } from '../public/errno.ts';
@@ -14,14 +15,16 @@ import { checkVcpuMask } from './tlb.ts';
 /** mmuext_op(operations, count, pdone, foreigndom). */
 export function mmuextOp(vcpu: Vcpu, args: Arguments): number {
   requireNotForeign(vcpu.domain, args.low(3));
+  return runBatch(vcpu, args, MMUEXT_OP.size, mmuextRequest);
+}
+
+function mmuextRequest(vcpu: Vcpu, at: VirtualAddress): number {
   const { guest } = vcpu;
-  return runBatch(vcpu, args, MMUEXT_OP.size, (at) =>
-    operate(
-      vcpu,
-      guest.u32(at + MMUEXT_OP.cmd),
-      guest.number64(at + MMUEXT_OP.arg1),
-      guest.number64(at + MMUEXT_OP.arg2),
-    ),
+  return operate(
+    vcpu,
+    guest.u32(at + MMUEXT_OP.cmd),
+    guest.number64(at + MMUEXT_OP.arg1),
+    guest.number64(at + MMUEXT_OP.arg2),
   );
 }
 
