@@ -219,6 +219,14 @@ describe('a domain of Debian’s kernel', () => {
     await user.until(['list', 'a'], row('a', '[r-][b-]----', '144'));
     await fails(['mem-max', 'a', '100'], 1, /less than the target/);
     await user.xl('mem-max', 'a', '160');
+    expect(await user.xl('fork', '-n', '2', 'a')).toBe('a-1\na-2\n');
+    const copy = user.start(['console', 'a-2']);
+    copy.type('echo copy $((6 * 8))\n');
+    await copy.sees(/^copy 48/m);
+    await user.xl('destroy', 'a-1');
+    await user.xl('destroy', 'a-2');
+    console.type('echo still $((6 * 9))\n');
+    await console.sees(/^still 54/m);
     const core = join(user.folder, 'core');
     await user.xl('dump-core', 'a', core);
     expect(statSync(core).size).toBeGreaterThan(144 << 20);

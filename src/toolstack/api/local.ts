@@ -6,25 +6,17 @@
  */
 import { machine as hostMachine, hostname, version as kernelVersion, release, totalmem } from 'node:os';
 import { performance } from 'node:perf_hooks';
-import { DiskError } from '../../dom0/block/source.ts';
-import { BuildError } from '../../dom0/builder/error.ts';
 import type { Xenstore } from '../../dom0/xenstore/xenstore.ts';
-import { OutOfFrames } from '../../machine/frames.ts';
-import { PcpuError } from '../../machine/pcpu.ts';
 import { type BvtParameters, DEFAULT_PARAMETERS } from '../../xen/bvt.ts';
-import { ERRNO } from '../../xen/public/errno.ts';
 import { XEN_VERSION } from '../../xen/xen-version.ts';
-import { Failure } from '../failure.ts';
-import { ImageError, type ImageOptions } from '../images/index.ts';
+import type { ImageOptions } from '../images/index.ts';
 import { MAX_DOMAIN_MEMORY, Machine, type StartPcpu } from '../machine.ts';
-import { ForwardSpecError } from '../net/forward-spec.ts';
-import { NetError } from '../net/net-service.ts';
-import { VifSpecError } from '../net/vif-spec.ts';
 import type { DomainEnd } from '../running-domain.ts';
 import { dumpCore } from './core-dump.ts';
 import * as devices from './domain-devices.ts';
 import { ToolstackError } from './errors.ts';
 import { GuestLoader } from './guest-loader.ts';
+import { translated } from './machine-errors.ts';
 import { ManagedDomain, shutdownReason } from './managed-domain.ts';
 import { MessageLog } from './message-log.ts';
 import type {
@@ -69,8 +61,6 @@ const TSC_MHZ = 1000;
 const BALLOON_SLACK = 256;
 /** The weight that means the scheduler's default. */
 const DEFAULT_WEIGHT = 256;
-/** Errors that say what is wrong with what was asked for. */
-const WRONG = [Failure, ImageError, BuildError, DiskError, NetError, VifSpecError, ForwardSpecError];
 
 export class LocalToolstack implements Toolstack {
   /** Fails when the machine's processor dies. */
@@ -177,6 +167,30 @@ export class LocalToolstack implements Toolstack {
     const domain = await this.make(config);
     if (!paused) await this.ask(() => domain.running.unpause());
     return this.domain(domain.id);
+  }
+
+  async fork(domid: number, count = 1, paused = false): Promise<DomainInfo[]> {
+    const parent = this.need(domid);
+    const forks: ManagedDomain[] = [];
+    for (let made = 0; made < count; made++) {
+      let number = 1;
+      while (this.names.has(`${parent.name}-${number}`)) number++;
+      const name = `${parent.name}-${number}`;
+      this.takeName(name);
+      try {
+        if (this.stopped || parent.dying)
+          throw new ToolstackError('not-found', 'the domain is being destroyed');
+        const fork = await this.ask(() => parent.use(() => parent.fork(name, this.messages)));
+        this.enter(fork, `forked from domain ${domid} (${parent.name})`);
+        forks.push(fork);
+      } catch (error) {
+        this.names.delete(name);
+        throw error;
+      }
+    }
+    if (!paused) for (const { running } of forks) await this.ask(() => running.unpause());
+    const numbers = new Set(forks.map(({ id }) => id));
+    return (await this.list()).filter((info) => numbers.has(info.domid));
   }
 
   async destroy(domid: number): Promise<void> {
@@ -415,25 +429,31 @@ export class LocalToolstack implements Toolstack {
       await this.checkRoom(config);
       const guest = await this.ask(() => this.loader.load(config));
       const domain = await this.ask(() => ManagedDomain.build(this.machine, config, guest, this.messages));
-      this.domains.set(domain.id, domain);
       const mcuAdvance = (DEFAULT_PARAMETERS.mcuAdvance * DEFAULT_WEIGHT) / config.weight;
       if (config.weight !== DEFAULT_WEIGHT) {
-        await this.setDomainScheduling(domain.id, { mcuAdvance }).catch(async (error) => {
-          this.domains.delete(domain.id);
-          await domain.destroy();
-          throw error;
-        });
+        await this.ask(() => this.machine.control.schedulerSet(domain.id, { mcuAdvance })).catch(
+          async (error) => {
+            await domain.destroy();
+            throw error;
+          },
+        );
       }
-      this.note(`Domain ${domain.id} (${domain.name}) created`);
-      void domain.running.ended
-        .then((end) => this.ended(domain, end))
-        .catch((error) => this.failed(domain, error));
-      this.happened(domain, 'created', null);
+      this.enter(domain, 'created');
       return domain;
     } catch (error) {
       this.names.delete(config.name);
       throw error;
     }
+  }
+
+  /** A domain is there: its end will be seen to. */
+  private enter(domain: ManagedDomain, how: string): void {
+    this.domains.set(domain.id, domain);
+    this.note(`Domain ${domain.id} (${domain.name}) ${how}`);
+    void domain.running.ended
+      .then((end) => this.ended(domain, end))
+      .catch((error) => this.failed(domain, error));
+    this.happened(domain, 'created', null);
   }
 
   private async checkCpus({ cpus, name, maxVcpus }: DomainConfig): Promise<void> {
@@ -594,26 +614,4 @@ export class LocalToolstack implements Toolstack {
 
 function noDomain(domid: number): ToolstackError {
   return new ToolstackError('not-found', `Domain '${domid}' does not exist.`);
-}
-
-/** Errors of the machine, in the words of the interface. */
-function translated(error: unknown): unknown {
-  if (error instanceof OutOfFrames)
-    return new ToolstackError('no-memory', 'the machine has not enough free memory');
-  if (error instanceof Error && WRONG.some((kind) => error instanceof kind))
-    return new ToolstackError('invalid', error.message);
-  if (!(error instanceof PcpuError)) return error;
-  switch (error.errno) {
-    case ERRNO.ESRCH:
-      return new ToolstackError('not-found', error.message);
-    case ERRNO.ENOMEM:
-      return new ToolstackError('no-memory', error.message || 'the machine has not enough free memory');
-    case ERRNO.EINVAL:
-    case ERRNO.ENOENT:
-      return new ToolstackError('invalid', error.message);
-    default:
-      return error.name === 'OutOfFrames'
-        ? new ToolstackError('no-memory', 'the machine has not enough free memory')
-        : new ToolstackError('failed', error.message);
-  }
 }

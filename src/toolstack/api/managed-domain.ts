@@ -8,7 +8,7 @@ import type { Guest } from '../guest.ts';
 import type { Machine } from '../machine.ts';
 import { parseForward } from '../net/forward-spec.ts';
 import { parseVifSpec } from '../net/vif-spec.ts';
-import { type DomainEnd, type DomainOptions, RunningDomain } from '../running-domain.ts';
+import { type DomainEnd, type DomainEvents, type DomainOptions, RunningDomain } from '../running-domain.ts';
 import { ConsoleHub } from './console-hub.ts';
 import type { MessageLog } from './message-log.ts';
 import type { Action, DomainConfig, DomainInfo, ShutdownReason } from './model.ts';
@@ -60,16 +60,7 @@ export class ManagedDomain {
     log: MessageLog,
   ): Promise<ManagedDomain> {
     const hub = new ConsoleHub();
-    let origin = 'd?';
-    const events = {
-      onOutput: (bytes: Uint8Array) => hub.output(bytes),
-      onLog: (text: string) => {
-        log.text(origin, text);
-        if (guest.usesEmergencyConsole)
-          hub.output(new TextEncoder().encode(text.replaceAll(/\r?\n/g, '\r\n')));
-      },
-      onRoom: () => hub.room(),
-    };
+    const { events, named } = eventsOf(guest, hub, log);
     const running = await RunningDomain.start(machine, guest, events, {
       ...(config.uuid === null ? {} : { uuid: config.uuid }),
       vcpus: config.maxVcpus,
@@ -78,13 +69,25 @@ export class ManagedDomain {
       ...devicesOf(config),
       paused: true,
     });
-    origin = `d${running.id}`;
+    named(running.id);
     hub.connect(running);
     machine.store.write(`/vm/${running.uuid}/start_time`, (Date.now() / 1000).toFixed(2));
     // Interfaces that were given an address keep it when the domain restarts.
     const given = machine.networks.list(running.id);
     const vifs = config.vifs.map((text, index) => vifText(text, given[index]!.description.mac));
     return new ManagedDomain(machine, { ...config, vifs }, guest, running, hub);
+  }
+
+  /** Makes a domain that is what this one is at this moment, under another name, and leaves it paused. */
+  async fork(name: string, log: MessageLog): Promise<ManagedDomain> {
+    const { machine, guest } = this;
+    const hub = new ConsoleHub();
+    const { events, named } = eventsOf(guest, hub, log);
+    const running = await this.running.fork(name, events);
+    named(running.id);
+    hub.connect(running);
+    machine.store.write(`/vm/${running.uuid}/start_time`, (Date.now() / 1000).toFixed(2));
+    return new ManagedDomain(machine, { ...this.config, name, uuid: null }, guest, running, hub);
   }
 
   get id(): number {
@@ -201,6 +204,29 @@ export class ManagedDomain {
       this.console.end();
     }
   }
+}
+
+/** Where what a domain prints goes. `named` tells the number that it got. */
+function eventsOf(
+  guest: Guest,
+  hub: ConsoleHub,
+  log: MessageLog,
+): { events: DomainEvents; named: (domid: number) => void } {
+  let origin = 'd?';
+  const events: DomainEvents = {
+    onOutput: (bytes) => hub.output(bytes),
+    onLog: (text) => {
+      log.text(origin, text);
+      if (guest.usesEmergencyConsole) hub.output(new TextEncoder().encode(text.replaceAll(/\r?\n/g, '\r\n')));
+    },
+    onRoom: () => hub.room(),
+  };
+  return {
+    events,
+    named: (domid) => {
+      origin = `d${domid}`;
+    },
+  };
 }
 
 /** Its devices. @throws DiskError, VifSpecError, ForwardSpecError */

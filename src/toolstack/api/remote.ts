@@ -74,6 +74,10 @@ export class RemoteToolstack implements Toolstack {
     return this.call('POST', '/v1/domains', { config, paused });
   }
 
+  fork(domid: number, count = 1, paused = false): Promise<DomainInfo[]> {
+    return this.call('POST', path(domid, 'fork'), { count, paused });
+  }
+
   destroy(domid: number): Promise<void> {
     return this.call('DELETE', path(domid));
   }

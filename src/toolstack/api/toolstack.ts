@@ -54,6 +54,13 @@ export interface Toolstack {
    * @throws ToolstackError exists (its name), no-memory, invalid (what it shall be made of)
    */
   create(config: DomainConfig, paused?: boolean): Promise<DomainInfo>;
+  /**
+   * Makes copies of a domain as it is at this moment, memory shared copy-on-write, each with a number, a name
+   * (NAME-1 and so on), an identifier and a console of its own.
+   * @param paused does not let them run yet
+   * @returns the copies
+   */
+  fork(domid: number, count?: number, paused?: boolean): Promise<DomainInfo[]>;
   destroy(domid: number): Promise<void>;
   /** Asks the guest to go down; it does so when it likes, or never. */
   shutdown(domid: number, how?: 'poweroff' | 'reboot'): Promise<void>;

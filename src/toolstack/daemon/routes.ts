@@ -159,6 +159,18 @@ export const ROUTES: readonly Route[] = [
     run: ({ toolstack, params }) => toolstack.destroy(params.domid),
   }),
   route({
+    method: 'POST',
+    path: '/v1/domains/{domid}/fork',
+    summary: 'Makes copies of a domain as it is at this moment',
+    params: domain,
+    body: object({
+      count: Type.Optional(Type.Integer({ minimum: 1, maximum: 4096 })),
+      paused: Flag('They do not run yet.'),
+    }),
+    reply: Type.Array(DomainInfo),
+    run: ({ toolstack, params, body }) => toolstack.fork(params.domid, body.count, body.paused),
+  }),
+  route({
     method: 'GET',
     path: '/v1/domains/{domid}/config',
     summary: 'What a domain is made of',

@@ -89,6 +89,7 @@ describe("the daemon's interface", () => {
       ['list'],
       ['domain', 1],
       ['create', CONFIG, true],
+      ['fork', 1, 3, true],
       ['destroy', 1],
       ['shutdown', 1, 'reboot'],
       ['pause', 1],

@@ -62,6 +62,7 @@ export function fakeToolstack(): FakeToolstack {
     list: [{ ...INFO, domid: 0, name: 'Domain-0' }, INFO],
     domain: INFO,
     create: INFO,
+    fork: [INFO],
     configuration: CONFIG,
     log: '(XEN) hello\n',
     wait: { kind: 'destroyed', domid: 1, name: 'a', reason: null },

@@ -86,6 +86,19 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await import('./commands/console.ts')).console,
   },
   {
+    name: 'fork',
+    summary: 'Makes copies of a running domain, and prints their names',
+    synopsis: '[options] DOMAIN',
+    help: `-n COUNT, --count=COUNT
+                        So many (1).
+-p                      Leaves them paused.`,
+    short: 'n:p',
+    long: { count: 'n' },
+    operands: 1,
+    changes: true,
+    load: async () => (await lives()).fork,
+  },
+  {
     name: 'destroy',
     summary: 'Ends a domain at once',
     synopsis: '[options] DOMAIN',

@@ -33,6 +33,14 @@ async function goDown(context: XlContext, args: Arguments, how: 'poweroff' | 're
   );
 }
 
+export const fork: Run = async (context, args) => {
+  const { domid } = await needDomain(context, args.operands[0]!);
+  const count = needNumber(args.value('n') ?? '1', 'COUNT');
+  if (count < 1) throw new XlError('Error: Invalid argument 0 as COUNT.');
+  for (const { name } of await (await context.toolstack()).fork(domid, count, args.has('p')))
+    context.out(`${name}\n`);
+};
+
 export const destroy: Run = async (context, { operands }) => {
   const { domid } = await needDomain(context, operands[0]!);
   if (domid === 0) throw new XlError('Not destroying domain 0: it is what destroys the others.');
