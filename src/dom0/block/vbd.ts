@@ -83,6 +83,7 @@ export class VirtualBlockDevice implements XenbusDriver {
   private underWay = 0;
   /** Nothing is under way any more. */
   private onIdle: (() => void) | null = null;
+  private ended: Promise<void> | null = null;
 
   /** Makes the device known to the guest. */
   constructor(host: BlockHost, description: VbdDescription) {
@@ -193,7 +194,12 @@ export class VirtualBlockDevice implements XenbusDriver {
     return discard !== false && !readonly && !source.readonly && source.discardGranularity > 0;
   }
 
-  private async end(): Promise<void> {
+  private end(): Promise<void> {
+    this.ended ??= this.finish();
+    return this.ended;
+  }
+
+  private async finish(): Promise<void> {
     this.host.scheduler.remove(this.queue);
     // The data plane waits for its requests, but not if the processor was switched off.
     if (this.underWay > 0)

@@ -43,8 +43,8 @@ export class DiskService {
   /** Takes a line about something that went wrong on the host. */
   report: (text: string) => void = () => {};
   private readonly files = new Map<string, Use>();
-  /** By domain and number. */
-  private readonly devices = new Map<number, Map<number, VirtualBlockDevice>>();
+  /** By domain and number; null: it is being opened. */
+  private readonly devices = new Map<number, Map<number, VirtualBlockDevice | null>>();
 
   constructor({ memory, planes, store }: DiskServiceHost) {
     const after = (milliseconds: number, work: () => void) => {
@@ -61,10 +61,21 @@ export class DiskService {
   /** Gives a domain a disk. @throws DiskError */
   async attach(domid: number, spec: DiskSpec): Promise<VirtualBlockDevice> {
     const { vdev, devid, readonly, cdrom, removable, discard, limits, target } = spec;
-    const own = this.devices.get(domid) ?? new Map<number, VirtualBlockDevice>();
+    const own = this.devices.get(domid) ?? new Map<number, VirtualBlockDevice | null>();
     if (own.has(devid)) throw new DiskError(`the domain has a disk ${vdev} already`);
     this.devices.set(domid, own);
-    const source = await this.open(spec);
+    own.set(devid, null);
+    let source: BlockSource;
+    try {
+      source = await this.open(spec);
+    } catch (error) {
+      own.delete(devid);
+      throw error;
+    }
+    if (this.devices.get(domid) !== own) {
+      await source.close();
+      throw new DiskError(`domain ${domid} is gone`);
+    }
     let reports = 0;
     const device = new VirtualBlockDevice(this.host, {
       domid,
@@ -110,7 +121,7 @@ export class DiskService {
 
   /** A domain's disks. */
   list(domid: number): VirtualBlockDevice[] {
-    return [...(this.devices.get(domid)?.values() ?? [])];
+    return [...(this.devices.get(domid)?.values() ?? [])].filter((device) => device !== null);
   }
 
   /** The domain ends: its disks are flushed and closed. */

@@ -197,6 +197,20 @@ describe('the disks of a machine', () => {
     await expect(attach(1, 'memory:1M,,51712')).rejects.toThrow(/has a disk xvda already/);
   });
 
+  it('are attached once, and not to a domain that went meanwhile', async () => {
+    const spec = `${path('a.img')},,xvda`;
+    const first = attach(1, spec);
+    await expect(attach(1, 'memory:1M,,xvda')).rejects.toThrow(/already/);
+    const device = await first;
+    await Promise.all([service.detach(1, 51712, true), device.remove()]);
+    const late = attach(1, spec);
+    await service.removeAll(1);
+    await expect(late).rejects.toThrow(/is gone/);
+    expect(service.list(1)).toEqual([]);
+    // Nothing holds the file.
+    await attach(2, spec);
+  });
+
   it('keep what is written in an overlay, and only there', async () => {
     const overlay = `${path('o.qcow2')}`;
     const text = `vdev=xvda,overlay=${overlay},target=${path('a.img')}`;
