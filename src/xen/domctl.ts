@@ -310,12 +310,23 @@ export class Control {
       : null;
   }
 
-  /** Of the machine: pages of 4 KiB, and instructions that guests tried and that the processor does not know. */
-  machineInfo(): { totalPages: number; freePages: number; undefinedInstructions: [string, number][] } {
-    const { frames, processor } = this.hypervisor;
+  /**
+   * Of the machine: pages of 4 KiB, how many of them domains have in common and how many that saves, and instructions
+   * that guests tried and that the processor does not know.
+   */
+  machineInfo(): {
+    totalPages: number;
+    freePages: number;
+    sharedPages: number;
+    savedPages: number;
+    undefinedInstructions: [string, number][];
+  } {
+    const { frames, processor, sharedFrames } = this.hypervisor;
     return {
       totalPages: frames.total,
       freePages: frames.free,
+      sharedPages: sharedFrames.used,
+      savedPages: sharedFrames.saved,
       undefinedInstructions: [...processor.undefinedInstructions],
     };
   }

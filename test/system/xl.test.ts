@@ -220,6 +220,7 @@ describe('a domain of Debian’s kernel', () => {
     await fails(['mem-max', 'a', '100'], 1, /less than the target/);
     await user.xl('mem-max', 'a', '160');
     expect(await user.xl('fork', '-n', '2', 'a')).toBe('a-1\na-2\n');
+    expect(Number(await user.xl('info', 'sharing_freed_memory'))).toBeGreaterThan(100);
     const copy = user.start(['console', 'a-2']);
     copy.type('echo copy $((6 * 8))\n');
     await copy.sees(/^copy 48/m);

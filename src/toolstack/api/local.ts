@@ -119,7 +119,9 @@ export class LocalToolstack implements Toolstack {
   // --- The machine ---
 
   async host(): Promise<HostInfo> {
-    const { totalPages, freePages } = await this.ask(() => this.machine.control.machineInfo());
+    const { totalPages, freePages, sharedPages, savedPages } = await this.ask(() =>
+      this.machine.control.machineInfo(),
+    );
     return {
       version: this.options.version,
       xenVersion: `${XEN_VERSION.major}.${XEN_VERSION.minor}${XEN_VERSION.extra}`,
@@ -127,6 +129,8 @@ export class LocalToolstack implements Toolstack {
       mhz: TSC_MHZ,
       totalMemory: totalPages * 4,
       freeMemory: freePages * 4,
+      sharedMemory: sharedPages * 4,
+      savedMemory: savedPages * 4,
       scheduler: 'bvt',
       host: hostname(),
       release: release(),
@@ -149,7 +153,7 @@ export class LocalToolstack implements Toolstack {
       Promise.all([this.machine.control.listDomains(), this.machine.control.machineInfo()]),
     );
     const guests = infos.reduce((sum, { totalPages }) => sum + totalPages, 0);
-    const list = [this.domain0(machine.totalPages - machine.freePages - guests)];
+    const list = [this.domain0(machine.totalPages - machine.freePages - (guests - machine.savedPages))];
     for (const info of infos) {
       const domain = this.domains.get(info.domid);
       if (domain) list.push(domain.info(info));

@@ -187,6 +187,8 @@ export const HostInfo = Type.Object(
     mhz: Type.Number({ description: 'Of the time-stamp counter that guests see.' }),
     totalMemory: Kib,
     freeMemory: Kib,
+    sharedMemory: Type.Integer({ minimum: 0, description: 'What several domains have in common, KiB.' }),
+    savedMemory: Type.Integer({ minimum: 0, description: 'And how much more there would be without, KiB.' }),
     scheduler: Type.String(),
     host: Type.String(),
     release: Type.String(),

@@ -78,6 +78,8 @@ export function fakeToolstack(): FakeToolstack {
       mhz: 1000,
       totalMemory: 4 << 20,
       freeMemory: 3 << 20,
+      sharedMemory: 0,
+      savedMemory: 0,
       scheduler: 'bvt',
       host: 'h',
       release: 'r',

@@ -19,6 +19,9 @@ export class SharedFrames {
   private readonly frames: number;
   /** For each machine frame, how many owners it has beside one. Made when the first frame is shared. */
   private others: Uint32Array | null = null;
+  /** Frames that several own, and how many more there would be without sharing. */
+  used = 0;
+  saved = 0;
 
   /** @param frames of the machine */
   constructor(frames: number) {
@@ -28,7 +31,8 @@ export class SharedFrames {
   /** One owner more. */
   add(machineFrame: number): void {
     this.others ??= new Uint32Array(this.frames);
-    this.others[machineFrame]!++;
+    if (this.others[machineFrame]!++ === 0) this.used++;
+    this.saved++;
   }
 
   /** Has it more than one owner? */
@@ -39,7 +43,8 @@ export class SharedFrames {
   /** One owner less. @returns false: it was the only one, the frame is free */
   drop(machineFrame: number): boolean {
     if (!this.isShared(machineFrame)) return false;
-    this.others![machineFrame]!--;
+    if (--this.others![machineFrame]! === 0) this.used--;
+    this.saved--;
     return true;
   }
 }
