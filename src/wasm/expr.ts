@@ -60,6 +60,29 @@ class Op<T extends ValType> implements Expr<T> {
   }
 }
 
+/** An address that is another one plus a constant, which loads and stores take with them; the sum must not wrap. */
+export class Displaced implements Expr<'i32'> {
+  readonly type = 'i32';
+  readonly stable = true;
+  readonly base: I32;
+  readonly offset: number;
+
+  /** @param base a variable that is not set again */
+  constructor(base: I32, offset: number) {
+    this.base = base;
+    this.offset = offset;
+  }
+
+  write(out: Bytes): void {
+    i32.add(this.base, this.offset).write(out);
+  }
+}
+
+export function displaced(address: I32, offset: number): { base: I32; offset: number } {
+  if (!(address instanceof Displaced)) return { base: address, offset };
+  return { base: address.base, offset: address.offset + offset };
+}
+
 class Load<T extends ValType> implements Expr<T> {
   readonly type: T;
   private readonly code: readonly number[];
@@ -67,10 +90,11 @@ class Load<T extends ValType> implements Expr<T> {
   private readonly offset: number;
 
   constructor(type: T, code: readonly number[], address: I32, offset: number) {
+    const place = displaced(address, offset);
     this.type = type;
     this.code = code;
-    this.address = address;
-    this.offset = offset;
+    this.address = place.base;
+    this.offset = place.offset;
   }
 
   write(out: Bytes): void {

@@ -1,6 +1,6 @@
 /** One WebAssembly function under construction: locals, statements, structured control flow. */
 import { Bytes } from './bytes.ts';
-import { constantOf, type Expr, type I32, type I32Like, i32, simd, type ValType } from './expr.ts';
+import { constantOf, displaced, type Expr, type I32, type I32Like, i32, simd, type ValType } from './expr.ts';
 
 export const TYPE_CODE: Record<ValType, number> = { i32: 0x7f, i64: 0x7e, f32: 0x7d, f64: 0x7c, v128: 0x7b };
 
@@ -191,10 +191,21 @@ export class Func implements Callee {
     return constantOf(value) === null && value.stable !== true ? this.let(value) : value;
   }
 
-  scope(work: () => void): void {
+  /** @param keep asked at the end: whether its variables go on to the scope around it instead of being given back */
+  scope(work: () => void, keep?: () => boolean): void {
     this.scopes.push([]);
     work();
-    for (const local of this.scopes.pop()!) this.free[local.type].push(local);
+    const locals = this.scopes.pop()!;
+    if (keep?.() === true) this.scopes.at(-1)?.push(...locals);
+    else for (const local of locals) this.free[local.type].push(local);
+  }
+
+  /** A variable of the scope around the present one. */
+  outer<T extends ValType>(type: T): Local<T> {
+    const scope = this.scopes.pop();
+    const local = this.local(type);
+    if (scope !== undefined) this.scopes.push(scope);
+    return local;
   }
 
   set<T extends ValType>(local: Local<T>, value: Expr<T>): void {
@@ -205,11 +216,12 @@ export class Func implements Callee {
   }
 
   private storeOp(code: readonly number[], address: I32, value: Expr, offset: number): void {
-    address.write(this.body);
+    const place = displaced(address, offset);
+    place.base.write(this.body);
     value.write(this.body);
     for (const byte of code) this.body.u8(byte);
     this.body.u8(0);
-    this.body.u32(offset);
+    this.body.u32(place.offset);
   }
 
   /** Stores the low `bits` of an i32 or i64, or a whole float or vector. */

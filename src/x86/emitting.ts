@@ -13,7 +13,7 @@ import {
   type I64,
   i32,
   i64,
-  type Local,
+  Local,
   type V128,
   v128,
 } from '../wasm/index.ts';
@@ -40,7 +40,7 @@ export abstract class EmittingSemantics implements Semantics {
   readonly memory: boolean;
   abstract readonly host: HostFunctions;
   abstract readonly sse: SseSemantics;
-  protected readonly pointers = new Map<number, Local<'i32'>>();
+  protected readonly pointers = new Map<number, I32>();
   private readonly core: CoreFunctions;
 
   constructor(f: Func, form: Form, cpu: Local<'i32'>, core: CoreFunctions) {
@@ -56,12 +56,7 @@ export abstract class EmittingSemantics implements Semantics {
   protected abstract fault(): void;
   /** The inlined look-up of guest memory, or a fault. */
   /** @param place what the address is known as: null for the memory operand, undefined for nothing */
-  protected abstract check(
-    va: Local<'i64'>,
-    bytes: number,
-    write: boolean,
-    place?: Place | null,
-  ): Local<'i32'>;
+  protected abstract check(va: Local<'i64'>, bytes: number, write: boolean, place?: Place | null): I32;
   /** A flag word's present value. */
   protected abstract word<T extends 'i32' | 'i64'>(word: FlagWord, type: T): Expr<T>;
 
@@ -115,18 +110,23 @@ export abstract class EmittingSemantics implements Semantics {
   }
 
   load(va: I64, bits: number, place?: Place): I64 {
-    return loadSigned(this.check(this.f.let(va), bits / 8, false, place), 0, bits);
+    return loadSigned(this.check(this.held(va), bits / 8, false, place), 0, bits);
   }
 
   store(va: I64, bits: number, value: I64, place?: Place): void {
     const held = this.f.value(value);
-    const pointer = this.check(this.f.let(va), bits / 8, true, place);
+    const pointer = this.check(this.held(va), bits / 8, true, place);
     this.f.store(pointer, held, 0, bits);
     this.commitPointer(pointer);
   }
 
   lookup(va: I64, bytes: number, write: boolean): I32 {
-    return this.check(this.f.let(va), bytes, write);
+    return this.check(this.held(va), bytes, write);
+  }
+
+  /** A value in a variable, for use at once. */
+  private held(value: I64): Local<'i64'> {
+    return value instanceof Local ? (value as Local<'i64'>) : this.f.let(value);
   }
 
   commitPointer(pointer: I32): void {
@@ -136,7 +136,7 @@ export abstract class EmittingSemantics implements Semantics {
   }
 
   /** Where operand i's bytes in memory lie: checked once, for alignment where the instruction asks for it. */
-  protected pointerOf(i: number, write = this.form.operands[i]!.written): Local<'i32'> {
+  protected pointerOf(i: number, write = this.form.operands[i]!.written): I32 {
     let pointer = this.pointers.get(i);
     if (pointer === undefined) {
       const bytes = this.bits(i) / 8;

@@ -278,8 +278,13 @@ class RegionBuilder {
         },
       });
       if (direct) state.flags.settle();
-      semantics.emit();
-      state.flags.finish();
+      f.scope(
+        () => {
+          semantics.emit();
+          state.flags.finish();
+        },
+        () => state.flags.open,
+      );
       if (!this.forms.learn(form, semantics.facts)) this.again = true;
       advance();
       if (form.definition.ends === true) left = true;

@@ -126,6 +126,12 @@ export class RegionFlags {
     return this.pending.operation;
   }
 
+  /** Something is kept as expressions over variables of the last instructions. */
+  get open(): boolean {
+    const { cf, zres, spres, of, af, operation } = this.pending;
+    return (cf ?? zres ?? spres ?? of ?? af) !== null || operation?.kind === 'float';
+  }
+
   /** Sets a word where it must be, on some paths only: {@link settle} was called before. */
   setDirect(word: FlagWord, value: Expr): void {
     this.used = true;

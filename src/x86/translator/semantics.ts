@@ -4,6 +4,7 @@
 import {
   type Callee,
   call,
+  Displaced,
   type Expr,
   type Func,
   type I32,
@@ -439,28 +440,27 @@ export class TranslatorSemantics extends EmittingSemantics {
   /** Stores into two pages are left to the interpreter (see interpreter/region-access.ts): none go to scratch. */
   override commitPointer(_pointer: I32): void {}
 
-  protected check(va: Local<'i64'>, bytes: number, write: boolean, place?: Place | null): Local<'i32'> {
+  protected check(va: Local<'i64'>, bytes: number, write: boolean, place?: Place | null): I32 {
     const member = place === undefined ? null : this.member({ place, bytes, write });
     const { f, cpu } = this;
-    const linear = f.local('i32');
     const info = i32.const(bytes | (write ? INFO_WRITE : 0));
     if (member === null) {
+      const linear = f.local('i32');
       this.lookUp(va, bytes, write, linear, () => call('i32', this.imports.reach, cpu, va, info));
       return linear;
     }
     const { group, first } = member;
     let start = member.linear;
     if (start === null) {
-      start = f.local('i32');
+      start = f.outer('i32');
       const span = group.end - group.start;
-      const low = f.let(first === 0 ? va : i64.sub(va, first));
+      const low = first === 0 ? va : f.let(i64.sub(va, first));
       this.lookUp(low, span, group.write, start, () =>
         call('i32', this.imports.reachGroup, cpu, va, info, i32.const(first), i32.const(span)),
       );
       if (!this.conditional) this.state.addresses.check(group, start);
     }
-    f.set(linear, i32.add(start, first));
-    return linear;
+    return first === 0 ? start : new Displaced(start, first);
   }
 
   private member(access: Access): Member | null {
