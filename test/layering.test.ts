@@ -18,7 +18,7 @@ const PORTABLE_LIBRARIES = new Set(['fflate']);
 /** Every module specifier in a source text, and whether it is written down as a string (computed ones are not). */
 function imports(text: string): string[] {
   const code = text.replaceAll(/\/\*[\s\S]*?\*\/|^\s*\/\/.*$/gm, '');
-  const found = code.matchAll(/\b(?:from|import)\s*\(?\s*(['"])([^'"]+)\1/g);
+  const found = code.matchAll(/(?<!\.)\b(?:from|import)\s*\(?\s*(['"])([^'"]+)\1/g);
   return [...found].map((match) => match[2]!);
 }
 
