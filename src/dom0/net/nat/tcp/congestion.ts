@@ -20,6 +20,8 @@ export class Congestion {
   private recovering = false;
   /** Recovery ends when this is acknowledged; a new one begins only beyond it. */
   private recover = 0;
+  /** What there was before the timer ran out, until it is known whether it did so for a reason. */
+  private before: { window: number; threshold: number; beyond: number } | null = null;
 
   start(mss: number, seq: number): void {
     this.mss = mss;
@@ -34,6 +36,14 @@ export class Congestion {
    */
   acknowledged(acked: number, una: number): boolean {
     this.duplicates = 0;
+    const { before } = this;
+    this.before = null;
+    if (before && distance(una, before.beyond) > 0) {
+      // More is acknowledged than was sent again: nothing was lost, the guest only took its time.
+      this.window = before.window;
+      this.threshold = before.threshold;
+      return false;
+    }
     if (this.recovering) {
       if (distance(una, this.recover) >= 0) {
         this.recovering = false;
@@ -73,14 +83,15 @@ export class Congestion {
     return true;
   }
 
-  /** The retransmission timer ran out. */
-  timedOut(flight: number, max: number): void {
+  /** The retransmission timer ran out. The segment at una is sent again, and nothing else before an answer. */
+  timedOut(flight: number, una: number, max: number): void {
+    this.before ??= { window: this.window, threshold: this.threshold, beyond: add(una, this.mss) };
     this.threshold = Math.max(flight / 2, 2 * this.mss);
     this.window = this.mss;
     this.recovering = false;
     this.duplicates = 0;
     this.credit = 0;
     // Duplicates of what is sent again now mean nothing.
-    this.recover = add(max, 0);
+    this.recover = max;
   }
 }

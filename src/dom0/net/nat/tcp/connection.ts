@@ -576,7 +576,7 @@ export class TcpConnection {
       this.sendSyn();
       return;
     }
-    this.congestion.timedOut(distance(this.max, this.una), this.max);
+    this.congestion.timedOut(distance(this.max, this.una), this.una, this.max);
     this.nxt = this.una;
     this.pump();
     // The link had no room: it will be asked again, by its own word or in a while.
