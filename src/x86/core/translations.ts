@@ -35,8 +35,9 @@ const BATCH = 32;
 const INTERVAL = 32;
 /** Most jobs under way: more would only wait, and their code may have changed by then. */
 const JOBS = 4;
-/** Most regions that are kept. */
+/** Most regions that are kept; of these, most that are installed nowhere: their code was written over, or is gone. */
 const REGIONS = 8192;
+const IDLE_REGIONS = 1024;
 
 /** A translated region, wherever it is installed. */
 interface Translation {
@@ -45,6 +46,8 @@ interface Translation {
   readonly pages: readonly Omit<CompiledPage, 'frame'>[];
   readonly entries: CompiledRegion['entries'];
   readonly apart: readonly number[];
+  /** In how many places it is installed. */
+  installations: number;
   /** Instantiates the module of a stored one, with all its regions. */
   readonly load: (() => void) | null;
 }
@@ -103,6 +106,10 @@ export class Translations {
   private readonly crossings = new Map<number, Crossings>();
   /** What is installed in a frame. */
   private readonly installed = new Map<number, Set<Installation>>();
+  /** Translations that were installed and are no longer, the longest idle first. */
+  private readonly idle = new Set<Translation>();
+  /** Slots of the table that are free again. */
+  private readonly free: number[] = [];
   private count = 0;
   private nextJob = STORED + 1;
   private readonly counts: TranslationCounts;
@@ -217,9 +224,9 @@ export class Translations {
     const exports = this.verifier?.wrap(module, plain, regions) ?? plain;
     for (const [i, { place, pages, entries, apart }] of regions.entries()) {
       const { replaces } = requests[place]!;
-      const slot = this.table.grow(1);
+      const slot = this.slot();
       this.table.set(slot, exports[regionName(i)]);
-      const translation = { slot, pages, entries, apart, load: null };
+      const translation = { slot, pages, entries, apart, installations: 0, load: null };
       this.bySlot.set(slot, translation);
       this.learn(translation);
       this.counts.made++;
@@ -229,6 +236,33 @@ export class Translations {
         replaces,
       );
     }
+  }
+
+  private slot(): number {
+    return this.free.pop() ?? this.table.grow(1);
+  }
+
+  /** It is installed in one place less. */
+  private uninstalled(translation: Translation): void {
+    if (--translation.installations > 0) return;
+    this.idle.add(translation);
+    if (this.idle.size <= IDLE_REGIONS) return;
+    const [oldest] = this.idle;
+    this.idle.delete(oldest!);
+    const key = keyOf(oldest!);
+    const others = this.known.get(key)!.filter((each) => each !== oldest);
+    if (others.length > 0) this.known.set(key, others);
+    else this.known.delete(key);
+    this.discard(oldest!.slot);
+    this.count--;
+  }
+
+  private discard(slot: number): void {
+    if (slot < 0) return;
+    this.table.set(slot, null);
+    this.bySlot.delete(slot);
+    this.crossings.delete(slot);
+    this.free.push(slot);
   }
 
   private learn(translation: Translation): void {
@@ -252,7 +286,7 @@ export class Translations {
       const plain = new WebAssembly.Instance(module, { env: this.imports }).exports;
       const exports = this.verifier?.wrap(module, plain, regions) ?? plain;
       for (const [i, translation] of translations.entries()) {
-        translation.slot = this.table.grow(1);
+        translation.slot = this.slot();
         this.table.set(translation.slot, exports[regionName(i)]);
         this.bySlot.set(translation.slot, translation);
       }
@@ -260,7 +294,7 @@ export class Translations {
       this.compiler.used?.(batch);
     };
     for (const { pages, entries, apart } of regions) {
-      const translation = { slot: -1, pages, entries, apart, load };
+      const translation = { slot: -1, pages, entries, apart, installations: 0, load };
       translations.push(translation);
       this.learn(translation);
     }
@@ -307,6 +341,8 @@ export class Translations {
     if (numbers === 0) return true;
     if (replaces !== null) this.remove(replaces, frames[0]!);
     const installation = { translation, frames, numbers };
+    translation.installations++;
+    this.idle.delete(translation);
     for (const frame of frames) {
       const there = this.installed.get(frame);
       if (there === undefined) this.installed.set(frame, new Set([installation]));
@@ -332,6 +368,7 @@ export class Translations {
       for (const each of frames) this.installed.get(each)?.delete(installation);
       for (const { page, offset } of translation.entries)
         this.code.leaveRegion(frames[page]!, offset, numbers);
+      this.uninstalled(translation);
     }
   }
 
@@ -339,6 +376,8 @@ export class Translations {
   drop(frame: number | null): void {
     if (frame === null) {
       this.asked.clear();
+      for (const there of this.installed.values())
+        for (const { translation } of there) translation.installations = 0;
       this.installed.clear();
       this.queue = [];
       return;
@@ -358,17 +397,16 @@ export class Translations {
           this.code.leaveRegion(frames[page]!, offset, numbers);
           this.asked.get(frames[page]!)?.delete(offset);
         }
+      this.uninstalled(translation);
     }
   }
 
   /** Too much is kept: every region is forgotten, with the decoded code that leads to it. */
   private forgetAll(): void {
     this.code.clear();
-    for (const list of this.known.values())
-      for (const { slot } of list) if (slot >= 0) this.table.set(slot, null);
+    for (const list of this.known.values()) for (const { slot } of list) this.discard(slot);
     this.known.clear();
-    this.bySlot.clear();
-    this.crossings.clear();
+    this.idle.clear();
     this.count = 0;
   }
 
