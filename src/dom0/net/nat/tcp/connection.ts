@@ -291,12 +291,21 @@ export class TcpConnection {
     if (this.gone()) return false;
     const newer = distance(segment.seq, this.windowSeq);
     if (newer > 0 || (newer === 0 && distance(segment.ack, this.windowAck) >= 0)) {
+      // What was under way when the window closed was not taken. It is sent again now, not when a timer runs out.
+      if (ahead === 0 && flight > 0 && this.peerWindow < this.mss && window >= this.mss) this.sendAgain();
       this.peerWindow = window;
       this.peerWindowMost = Math.max(this.peerWindowMost, window);
       this.windowSeq = segment.seq;
       this.windowAck = segment.ack;
     }
     return true;
+  }
+
+  /** All that is not acknowledged is to be sent once more. */
+  private sendAgain(): void {
+    this.nxt = this.una;
+    this.timedAt = -1;
+    this.retransmitAt = NEVER;
   }
 
   /** New bytes, maybe our FIN, are acknowledged. */
@@ -570,14 +579,12 @@ export class TcpConnection {
       this.finish('timeout');
       return;
     }
-    this.retransmitAt = NEVER;
-    this.timedAt = -1;
     if (handshake) {
       this.sendSyn();
       return;
     }
     this.congestion.timedOut(distance(this.max, this.una), this.una, this.max);
-    this.nxt = this.una;
+    this.sendAgain();
     this.pump();
     // The link had no room: it will be asked again, by its own word or in a while.
     if (this.retransmitAt === NEVER && this.persistAt === NEVER)
