@@ -200,10 +200,10 @@ export const HostInfo = Type.Object(
 );
 export type HostInfo = Static<typeof HostInfo>;
 
-const Micros = Type.Integer({ minimum: 0, maximum: 2 ** 40, description: 'Microseconds.' });
+const micros = (description: string) => Type.Integer({ minimum: 0, maximum: 2 ** 40, description });
 
 export const SchedulerParameters = Type.Object(
-  { contextSwitchAllowance: Micros },
+  { contextSwitchAllowance: micros('Microseconds.') },
   { ...closed, description: 'The scheduler (Borrowed Virtual Time), for the whole machine.' },
 );
 export type SchedulerParameters = Static<typeof SchedulerParameters>;
@@ -221,8 +221,8 @@ export const DomainScheduling = Type.Object(
       maximum: 2 ** 31,
       description: 'How far ahead it is then, virtual time.',
     }),
-    warpLimit: { ...Micros, description: 'For how long it may run so, microseconds; 0: without limit.' },
-    unwarpTime: { ...Micros, description: 'Until it may again, microseconds.' },
+    warpLimit: micros('For how long it may run so, microseconds; 0: without limit.'),
+    unwarpTime: micros('Until it may again, microseconds.'),
   },
   { ...closed, description: 'A domain’s parameters of Borrowed Virtual Time.' },
 );
