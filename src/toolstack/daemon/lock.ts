@@ -3,10 +3,10 @@
  *
  * A file appears under its name complete (written aside, then linked), so whoever finds it can read who holds the
  * lock. A process is recognised by its number and by when it started: numbers come again. A lock whose holder is gone
- * is moved away first and looked at again then, so that of two that find it stale only one gets it.
+ * is removed by one at a time (removeStale), so that nobody removes what another one just got.
  */
 import { randomBytes } from 'node:crypto';
-import { linkSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { linkSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 
 /** Who holds a lock. */
 export interface Holder {
@@ -33,7 +33,9 @@ export class Locked extends Error {
   }
 }
 
-const ATTEMPTS = 20;
+const ATTEMPTS = 500;
+const PAUSE_MS = 10;
+const ABANDONED_MS = 10_000;
 
 /** @throws Locked */
 export function acquire(path: string): Acquired {
@@ -53,19 +55,40 @@ export function acquire(path: string): Acquired {
     if (found === null) continue;
     const holder = parse(found);
     if (holder && alive(holder)) throw new Locked(holder);
-    // Gone. Take it away; if it was another one by now, give that back.
-    const aside = `${path}.${unique()}`;
-    try {
-      renameSync(path, aside);
-    } catch {
-      continue;
-    }
-    const taken = contents(aside);
-    if (taken === found) dead = holder ?? dead;
-    else place(path, taken ?? '');
-    rmSync(aside, { force: true });
+    if (removeStale(path, found, text)) dead = holder ?? dead;
+    else pause();
   }
   throw new Error(`${path}: the lock cannot be had`);
+}
+
+/**
+ * Removes a lock whose holder is gone, if it still is what was found. Of several that want to, one at a time may look
+ * and remove: whoever has the file beside it. @returns false: another one is at it, or was
+ */
+function removeStale(path: string, found: string, mine: string): boolean {
+  const guard = `${path}.takeover`;
+  if (!place(guard, mine)) {
+    removeAbandoned(guard);
+    return false;
+  }
+  try {
+    if (contents(path) !== found) return false;
+    rmSync(path, { force: true });
+    return true;
+  } finally {
+    rmSync(guard, { force: true });
+  }
+}
+
+/** Whoever held it for a moment died in that moment, long ago. */
+function removeAbandoned(guard: string): void {
+  try {
+    if (Date.now() - statSync(guard).mtimeMs > ABANDONED_MS) rmSync(guard, { force: true });
+  } catch {}
+}
+
+function pause(): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, PAUSE_MS);
 }
 
 /** Who holds a lock, if that process is there. */
