@@ -24,6 +24,8 @@ const UPPER = SPACES * 4;
 const DATA = UPPER + 3;
 const PAGES = DATA + 5;
 const ROOTS = [0, 4, 8];
+/** Where the pages of the upper half begin: at other places of a TLB than those of the lower half, at 0. */
+const UPPER_HALF = -(2 ** 39) + 2 ** 21;
 /** Few indices, so that steps meet; the last one of an L4 table is the shared upper half. */
 const INDICES = [0, 1, 511];
 
@@ -56,9 +58,10 @@ const flagsArb = fc.oneof(
 const highArb = fc.constantFrom(0, 0, 0x8000_0000);
 /** Mostly below the tables that there are in the beginning. */
 const innerArb = fc.oneof({ weight: 6, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: indexArb });
-const vaArb = fc
-  .tuple(fc.constantFrom(0, 511), innerArb, innerArb, indexArb)
-  .map(([i4, i3, i2, i1]) => (i4 === 511 ? -(2 ** 39) : 0) + i3 * 2 ** 30 + i2 * 2 ** 21 + i1 * 2 ** 12);
+const vaArb = fc.tuple(fc.boolean(), innerArb, innerArb, indexArb).map(([upper, i3, i2, i1]) => {
+  const l2 = upper && i2 < 2 ? 1 - i2 : i2;
+  return (upper ? -(2 ** 39) : 0) + i3 * 2 ** 30 + l2 * 2 ** 21 + i1 * 2 ** 12;
+});
 const cpuArb = fc.integer({ min: 0, max: 1 });
 
 const stepArb = fc.oneof(
@@ -98,7 +101,18 @@ const stepArb = fc.oneof(
     }),
   },
   {
-    weight: 2,
+    weight: 3,
+    arbitrary: fc.record({
+      do: fc.constant('change' as const),
+      root: rootArb,
+      va: vaArb,
+      level: fc.constantFrom(4, 4, 3, 2),
+      page: fc.constant(null),
+      flags: fc.constant(0),
+    }),
+  },
+  {
+    weight: 4,
     arbitrary: fc.record({
       do: fc.constant('load' as const),
       cpu: cpuArb,
@@ -116,9 +130,9 @@ function machine() {
   const mfns = dm.populate(PAGES);
   const set = (table: number, index: number, page: number, flags: number) =>
     poke(dm, mfns[table]!, index, entryLow(mfns[page]!, flags));
-  const tree = (l3: number, data: number) => {
+  const tree = (l3: number, data: number, index2 = 0) => {
     set(l3, 0, l3 + 1, TABLE & ~PTE.ACCESSED);
-    set(l3 + 1, 0, l3 + 2, TABLE & ~PTE.ACCESSED);
+    set(l3 + 1, index2, l3 + 2, TABLE & ~PTE.ACCESSED);
     for (const index of INDICES) set(l3 + 2, index, data + (index & 3), PAGE_RW & ~PTE.ACCESSED);
   };
   for (const root of ROOTS) {
@@ -126,7 +140,7 @@ function machine() {
     set(root, 511, UPPER, TABLE & ~PTE.ACCESSED);
     tree(root + 1, DATA);
   }
-  tree(UPPER, DATA + 1);
+  tree(UPPER, DATA + 1, 1);
   for (const root of ROOTS) expect(dm.pin(mfns[root]!, FrameType.l4)).toBe(0);
   for (const vcpu of domain.vcpus) dm.loadRoots(vcpu, mfns[0]!, mfns[0]!);
 
@@ -150,7 +164,8 @@ function machine() {
   };
   const stale = (held: ReturnType<NonNullable<typeof processor>['tlbEntries']>) =>
     held.filter(({ space, root, supervisor, va, frame, writable, executable }) => {
-      if (space !== domain.space || root < 0) return true;
+      if (space !== domain.space || dm.table.type(root) !== FrameType.l4) return true;
+      if (dm.table.typeCounts[root] === 0) return true;
       const now = walk(root, va, supervisor);
       return (
         now === null || now.frame !== frame || (writable && !now.writable) || (executable && !now.executable)
@@ -174,7 +189,7 @@ function carryOut(
     }
     case 'fill':
       for (const supervisor of [false, true])
-        for (const half of [-(2 ** 39), 0])
+        for (const half of [UPPER_HALF, 0])
           for (const index of INDICES) {
             const { cpu } = domain.vcpus[step.cpu]!;
             processor!.setMode(cpu, supervisor);
@@ -240,4 +255,42 @@ it('TLBs hold nothing that the page tables do not say', () => {
   );
   // The steps do meet: TLBs were not simply empty.
   expect(seen).toBeGreaterThan(8);
+});
+
+it('a root that is none any more leaves nothing behind', () => {
+  const made = machine();
+  const { domain, dm, mfns, stale } = made;
+  const [first, second] = [mfns[ROOTS[0]!]!, mfns[ROOTS[1]!]!];
+  carryOut(made, { do: 'load', cpu: 0, kernel: 0, user: ROOTS[1]! });
+  carryOut(made, { do: 'fill', cpu: 0 });
+  const of = (root: number) => processor!.tlbEntries().filter((entry) => entry.root === root);
+  expect(of(second).length).toBeGreaterThan(2);
+  expect(dm.unpin(second)).toBe(0);
+  expect(of(second).length).toBeGreaterThan(2);
+  carryOut(made, { do: 'load', cpu: 0, kernel: 0, user: 0 });
+  expect(of(second)).toEqual([]);
+  expect(of(first).length).toBeGreaterThan(2);
+  expect(stale(processor!.tlbEntries())).toEqual([]);
+  hypervisor.destroyDomain(domain);
+});
+
+it('the upper half stays with another root of the same, and goes with its entry in that one', () => {
+  const made = machine();
+  const { domain, dm, mfns } = made;
+  carryOut(made, { do: 'fill', cpu: 0 });
+  const upper = () => processor!.tlbEntries().filter(({ supervisor, va }) => supervisor && va < 0).length;
+  expect(upper()).toBe(3);
+  carryOut(made, { do: 'load', cpu: 0, kernel: ROOTS[1]!, user: null });
+  expect(upper()).toBe(3);
+  expect(processor!.tlbEntries().filter(({ supervisor, va }) => supervisor && va >= 0)).toEqual([]);
+  // No walk went through this root's entry itself.
+  expect(dm.pageTables.update(mfns[ROOTS[1]!]!, 511, 0, 0)).toBe(0);
+  expect(upper()).toBe(0);
+  // Of different upper halves, neither has the other's.
+  carryOut(made, { do: 'load', cpu: 0, kernel: ROOTS[0]!, user: null });
+  carryOut(made, { do: 'fill', cpu: 0 });
+  expect(upper()).toBe(3);
+  carryOut(made, { do: 'load', cpu: 0, kernel: ROOTS[1]!, user: null });
+  expect(upper()).toBe(0);
+  hypervisor.destroyDomain(domain);
 });
