@@ -10,10 +10,13 @@ const TOOLS = [
   ['objcopy', 'binutils'],
   ['apt-get', 'apt'],
   ['dpkg-deb', 'dpkg'],
+  ['mkfs.ext4', 'e2fsprogs'],
+  ['qemu-img', 'qemu-utils'],
+  ['xenstore-ls', 'xenstore-utils'],
 ];
 
 function installed(program) {
-  return (process.env.PATH ?? '').split(delimiter).some((folder) => {
+  return `${process.env.PATH ?? ''}${delimiter}/usr/sbin${delimiter}/sbin`.split(delimiter).some((folder) => {
     try {
       accessSync(join(folder, program), constants.X_OK);
       return true;
