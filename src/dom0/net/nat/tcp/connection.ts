@@ -276,29 +276,34 @@ export class TcpConnection {
       return false;
     }
     if (ahead < 0) return true;
-    const window = segment.window << this.peerScale;
     const flight = distance(this.max, this.una);
+    const before = this.peerWindow;
+    // First the window, then what is sent because of the rest: it counts from what is acknowledged now.
+    this.peerWindow = Math.max(before - ahead, 0);
+    this.updateWindow(segment);
     if (ahead > 0) this.advance(segment.ack, ahead);
-    else if (
+    else if (flight > 0 && before < this.mss && this.peerWindow >= this.mss) {
+      // What was under way when the window closed was not taken. It is sent again now, not when a timer runs out.
+      this.sendAgain();
+    } else if (
       flight > 0 &&
       segment.payload.length === 0 &&
       (segment.flags & TCP.FIN) === 0 &&
-      window === this.peerWindow &&
+      this.peerWindow === before &&
       this.congestion.duplicate(flight, this.una, this.max)
     ) {
       this.resendFirst();
     }
-    if (this.gone()) return false;
-    const newer = distance(segment.seq, this.windowSeq);
-    if (newer > 0 || (newer === 0 && distance(segment.ack, this.windowAck) >= 0)) {
-      // What was under way when the window closed was not taken. It is sent again now, not when a timer runs out.
-      if (ahead === 0 && flight > 0 && this.peerWindow < this.mss && window >= this.mss) this.sendAgain();
-      this.peerWindow = window;
-      this.peerWindowMost = Math.max(this.peerWindowMost, window);
-      this.windowSeq = segment.seq;
-      this.windowAck = segment.ack;
-    }
-    return true;
+    return !this.gone();
+  }
+
+  private updateWindow({ seq, ack, window }: Segment): void {
+    const newer = distance(seq, this.windowSeq);
+    if (newer < 0 || (newer === 0 && distance(ack, this.windowAck) < 0)) return;
+    this.peerWindow = window << this.peerScale;
+    this.peerWindowMost = Math.max(this.peerWindowMost, this.peerWindow);
+    this.windowSeq = seq;
+    this.windowAck = ack;
   }
 
   /** All that is not acknowledged is to be sent once more. */

@@ -175,6 +175,10 @@ class Net {
 
   carry(to: End, header: Uint8Array, payload: readonly Uint8Array[], mss: number): void {
     const whole = Buffer.concat(payload);
+    // Nothing goes beyond what the peer has ever offered, but for the byte that asks for more.
+    const { rcvEdge, state } = (to.connection ?? {}) as unknown as { rcvEdge: number; state: string };
+    const end = (new DataView(header.buffer).getUint32(4) + whole.length) >>> 0;
+    if (state === 'open' && whole.length > 1) expect((end - rcvEdge) | 0).toBeLessThanOrEqual(0);
     let at = 0;
     do {
       const part = whole.subarray(at, at + mss);
