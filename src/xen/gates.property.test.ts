@@ -5,6 +5,7 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { CPU, CS, Exit, FLAG, RAX, RCX, RDI, RSI, RSP, SS, VECTOR } from '../x86/state.ts';
+import { deliverPending } from './callback.ts';
 import { GATE } from './gate-state.ts';
 import { FLAT_USER_CS, FLAT_USER_SS, IRET_CONTEXT, VGCF_IN_SYSCALL } from './public/arch-x86.ts';
 import { HYPERVISOR, HYPERVISOR_VIRT_START, TI_IF, VCPU_INFO } from './public/xen.ts';
@@ -48,6 +49,7 @@ const ssArb = fc.constantFrom(FLAT_USER_SS, FLAT_USER_SS, FLAT_USER_SS & ~3, 0, 
 const flagsArb = fc.oneof(
   { weight: 6, arbitrary: fc.integer({ min: 0, max: 0x3f_ffff }).map((f) => f & ~(FLAG.TF | FLAG.IOPL)) },
   { weight: 1, arbitrary: fc.integer({ min: 0, max: 0x3f_ffff }) },
+  { weight: 1, arbitrary: fc.constant(FLAG.TF | FLAG.IF) },
 );
 
 const caseArb = fc.record({
@@ -73,7 +75,7 @@ const caseArb = fc.record({
   pageFault: addressArb,
   pageFaultMasks: fc.boolean(),
   masked: fc.boolean(),
-  pending: rarely,
+  pending: fc.constantFrom(false, false, true),
   nmi: rarely,
   iopl: fc.oneof({ weight: 12, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.constant(2) }),
   noUserRoot: rarely,
@@ -149,7 +151,8 @@ function prepare(test: Case): void {
   vcpu.callbacks.syscall = test.syscall;
   vcpu.callbacks.syscallMasksEvents = test.syscallMasks;
   vcpu.callbacks.failsafe = va(PAGE.code, 64);
-  for (const vector of [VECTOR.PF, VECTOR.UD, VECTOR.GP])
+  vcpu.callbacks.event = va(PAGE.code, 128);
+  for (const vector of [VECTOR.PF, VECTOR.UD, VECTOR.GP, VECTOR.NMI])
     vcpu.traps.set(vector, test.pageFaultMasks ? TI_IF : 0, FLAT_USER_CS, test.pageFault);
   vcpu.iopl = test.iopl;
   vcpu.nmiPending = test.nmi;
@@ -191,7 +194,11 @@ function run(test: Case, open: boolean): { gated: boolean; state: unknown } {
   cpu.put(GATE.open, open ? 1 : 0);
   // A gate uses the budget up.
   const exit = system.hypervisor.processor.run(cpu, 1);
-  if (exit !== Exit.Budget) hypervisor.answer(vcpu, exit);
+  if (exit !== Exit.Budget) {
+    hypervisor.answer(vcpu, exit);
+    // Behind a gate the guest goes on at once: nothing may wait for it there.
+    if (domain.shutdown === null) deliverPending(vcpu);
+  } else expect(cpu.rflags & FLAG.TF).toBe(0);
   return { gated: exit === Exit.Budget, state: state() };
 }
 

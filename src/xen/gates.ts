@@ -58,6 +58,12 @@ export const buildGate: GateBuilder = (module, parts) => {
   const f = module.func('gate', ['i32'], ['i32']);
   const cpu = f.arg('i32', 0);
   f.if(i32.eqz(i32.load(cpu, GATE.open)), () => refuse(f));
+  const info = f.let(i32.load(cpu, GATE.vcpuInfo));
+  f.if(i32.eqz(info), () => refuse(f));
+  // The guest unmasked its events by a store of its own: this exit is when they are delivered.
+  const pending = i32.load8u(info, VCPU_INFO.evtchn_upcall_pending);
+  const waiting = i32.and(i32.ne(pending, 0), i32.eqz(i32.load8u(info, VCPU_INFO.evtchn_upcall_mask)));
+  f.if(waiting, () => refuse(f));
   const reason = f.let(i32.load(cpu, CPU.exitReason));
   const kernel = f.let(i32.load(cpu, GATE.kernelMode));
   f.if(i32.eq(reason, Exit.Syscall), () => {
@@ -83,7 +89,7 @@ export const buildGate: GateBuilder = (module, parts) => {
     const masks = f.let(i32.and(i32.load(cpu, GATE.pageFaultFlags), TI_IF));
     const code = f.let(i32.or(i32.and(error, ~PF.U), select(kernel, i32.const(0), i32.const(PF.U))));
     f.if(i32.eqz(call('i32', bounce, cpu, address, masks, code)), () => refuse(f));
-    f.store(i32.load(cpu, GATE.vcpuInfo), i64.load(cpu, CPU.cr2), VCPU_INFO.arch_cr2);
+    f.store(info, i64.load(cpu, CPU.cr2), VCPU_INFO.arch_cr2);
     answered(f);
   });
   f.result(i32.const(0));
@@ -136,7 +142,7 @@ function buildBounce(...[module, { mmu, getFlags }]: Parameters<GateBuilder>): F
   const bytes = f.let(select(withError, i32.const(64), i32.const(56)));
   const sp = f.let(i64.sub(i64.and(old, i64.const(~15n)), i64.extend_u(bytes)));
   f.if(i32.or(i32.or(notCanonical(sp), inHypervisor(sp)), crosses(sp, bytes)), () => refuse(f));
-  f.if(i32.or(i32.eqz(info), i32.load(cpu, GATE.iopl)), () => refuse(f));
+  f.if(i32.load(cpu, GATE.iopl), () => refuse(f));
   f.if(i32.eqz(kernel), () => emitSetMode(f, cpu, true));
   const frame = emitTranslate(f, mmu, cpu, sp, true);
   f.if(i32.eqz(frame), () => {
@@ -184,8 +190,7 @@ function buildIret(...[module, { mmu, setFlags }]: Parameters<GateBuilder>): Fun
   const sp = f.let(i64.load(cpu, register(RSP)));
   const place = i32.or(i32.wrap(i64.and(sp, 7)), crosses(sp, IRET_CONTEXT.size));
   f.if(i32.or(i32.or(notCanonical(sp), inHypervisor(sp)), place), () => refuse(f));
-  const special = i32.or(i32.load(cpu, GATE.nmiPending), i32.load(cpu, GATE.iopl));
-  f.if(i32.or(i32.eqz(info), special), () => refuse(f));
+  f.if(i32.or(i32.load(cpu, GATE.nmiPending), i32.load(cpu, GATE.iopl)), () => refuse(f));
   const frame = emitTranslate(f, mmu, cpu, sp, false);
   f.if(i32.eqz(frame), () => refuse(f));
 
