@@ -57,6 +57,11 @@ export class Refcounts {
     return this.moved || this.dirtyEntries.size > 0 || [...this.blocks.values()].some(({ dirty }) => dirty);
   }
 
+  /** The image has a cluster at an offset: in its file, or counted. What a damaged table names may be anywhere. */
+  holds(offset: number): boolean {
+    return offset < this.end * this.cluster;
+  }
+
   /** Clusters that follow each other, counted once each. @returns offset of the first */
   async allocate(count: number): Promise<number> {
     let first = this.freeRun(count);
@@ -172,7 +177,8 @@ export class Refcounts {
     if (known) return known;
     const offset = number < this.table.byteLength / 8 ? get64(this.table, number * 8) : 0;
     if (offset === 0) return create ? this.addBlock(number) : null;
-    if (offset % this.cluster !== 0) throw new DiskError(`${this.file.name}: damaged reference counts`);
+    if (offset % this.cluster !== 0 || !this.holds(offset))
+      throw new DiskError(`${this.file.name}: damaged reference counts`);
     const view = new DataView(new ArrayBuffer(this.cluster));
     await this.file.read(offset, [bytesOf(view)]);
     const block = { offset, view, dirty: false };

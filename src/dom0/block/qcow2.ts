@@ -234,7 +234,8 @@ export class Qcow2Disk implements BlockSource {
     if (low & ZERO && this.header.version === 3) return { kind: 'zero' };
     const offset = offsetOf(high, low);
     if (offset === 0) return { kind: 'below' };
-    if (offset % this.cluster !== 0) throw new DiskError(`${this.file.name}: a damaged L2 table`);
+    if (offset % this.cluster !== 0 || this.refcounts?.holds(offset) === false)
+      throw new DiskError(`${this.file.name}: a damaged L2 table`);
     return { kind: 'data', offset, inPlace: (high & COPIED) !== 0 };
   }
 
@@ -258,7 +259,8 @@ export class Qcow2Disk implements BlockSource {
   private async load(number: number): Promise<Table | null> {
     const offset = offsetOf(this.l1.getUint32(number * 8), this.l1.getUint32(number * 8 + 4));
     if (offset === 0) return null;
-    if (offset % this.cluster !== 0) throw new DiskError(`${this.file.name}: a damaged L1 table`);
+    if (offset % this.cluster !== 0 || this.refcounts?.holds(offset) === false)
+      throw new DiskError(`${this.file.name}: a damaged L1 table`);
     const view = new DataView(new ArrayBuffer(this.cluster));
     await this.file.read(offset, [bytesOfView(view)]);
     const table = { offset, view, dirty: false };
