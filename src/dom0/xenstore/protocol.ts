@@ -101,7 +101,7 @@ export class Connection implements Watcher {
   fork(domid: number): Connection {
     const fork = new Connection(this.store, domid);
     fork.input = this.input.slice();
-    fork.output.push(this.output.remaining());
+    if (this.output.bytes > 0) fork.output.push(this.output.remaining());
     fork.broken = this.broken;
     this.store.watches.fork(this, fork);
     return fork;

@@ -1,0 +1,135 @@
+/** Copies of a running Debian kernel with two virtual CPUs: each goes on where the first one was, and for itself. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { loadGuest } from '../../src/toolstack/guest.ts';
+import { Machine } from '../../src/toolstack/machine.ts';
+import { nodePcpus } from '../../src/toolstack/node/pcpu.ts';
+import { parseOptions } from '../../src/toolstack/options.ts';
+import { type DomainEvents, RunningDomain } from '../../src/toolstack/running-domain.ts';
+
+const FORKS = 4;
+/** Milliseconds until an answer is missed. */
+const PATIENCE = 120_000;
+const WORKERS = new URL('../../dist/toolstack/node/', import.meta.url);
+
+/** A domain's console: what was seen, and a way to run lines of the shell. */
+class Screen implements DomainEvents {
+  domain!: RunningDomain;
+  text = '';
+  private readonly decoder = new TextDecoder();
+  private watcher: () => void = () => {};
+  private lines = 0;
+
+  onOutput(bytes: Uint8Array): void {
+    this.text += this.decoder.decode(bytes, { stream: true });
+    this.watcher();
+  }
+
+  onLog(): void {}
+
+  onRoom(): void {}
+
+  see(pattern: RegExp): Promise<string> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error(`not seen: ${pattern}\n${this.text}`)), PATIENCE);
+      this.watcher = () => {
+        const match = pattern.exec(this.text);
+        if (!match) return;
+        clearTimeout(timer);
+        resolve(match[1] ?? '');
+      };
+      this.watcher();
+    });
+  }
+
+  /** @returns what the line printed */
+  async run(line: string): Promise<string> {
+    const end = `end${++this.lines}`;
+    this.text = '';
+    this.domain.type(new TextEncoder().encode(`echo start; ${line}; echo e''${end.slice(1)}\n`));
+    return (await this.see(new RegExp(`\\nstart\\r?\\n([\\s\\S]*)${end}`))).replaceAll('\r', '').trim();
+  }
+}
+
+let machine: Machine;
+const parent = new Screen();
+const screens: Screen[] = [];
+let freeBefore = 0;
+
+const free = async () => (await machine.control.machineInfo()).freePages;
+
+beforeAll(async () => {
+  const options = parseOptions(['-q', '--memory', '128']);
+  if (options.command !== 'boot') throw new Error('not the options of a domain');
+  const guest = await loadGuest(options, { scripted: false, size: null }, {});
+  const start = nodePcpus({
+    script: new URL('pcpu-worker.js', WORKERS),
+    compilerScript: new URL('compiler-worker.js', WORKERS),
+  });
+  machine = await Machine.start(options.memory * 3, start);
+  parent.domain = await RunningDomain.start(machine, guest, parent, { vcpus: 2 });
+  await parent.see(/xenolith:~# /);
+});
+
+afterAll(() => machine?.powerOff());
+
+describe('forks of a running domain', () => {
+  it('are made while it runs, and share its memory', async () => {
+    await parent.run('NAME=first; (while :; do COUNT=$((COUNT+1)); sleep 0.1; done) & echo kept > /tmp/file');
+    freeBefore = await free();
+    for (let number = 0; number < FORKS; number++) {
+      const screen = new Screen();
+      screen.domain = await parent.domain.fork(`fork${number}`, screen);
+      screens.push(screen);
+      await screen.domain.unpause();
+    }
+    const pages = (await machine.control.getDomainInfo(parent.domain.id)).totalPages;
+    expect(freeBefore - (await free())).toBeLessThan((FORKS * pages) / 8);
+  });
+
+  it('know what it knew, and answer on consoles of their own', async () => {
+    const answers = await Promise.all(
+      screens.map((screen, number) => screen.run(`echo $NAME $(nproc) ${number}; NAME=fork${number}`)),
+    );
+    expect(answers).toEqual(screens.map((_, number) => `first 2 ${number}`));
+    expect(await parent.run('echo $NAME')).toBe('first');
+    expect(await Promise.all(screens.map((screen) => screen.run('echo $NAME')))).toEqual(
+      screens.map((_, number) => `fork${number}`),
+    );
+  });
+
+  it('do not see what the others write', async () => {
+    await Promise.all(
+      screens.map((screen, number) =>
+        screen.run(`dd if=/dev/zero of=/tmp/big bs=64k count=16 2>&-; echo ${number} > /tmp/file`),
+      ),
+    );
+    await parent.run('echo parent >> /tmp/file');
+    const files = await Promise.all([parent, ...screens].map((screen) => screen.run('cat /tmp/file')));
+    expect(files).toEqual(['kept\nparent', ...screens.map((_, number) => `${number}`)]);
+  });
+
+  it('have identities and places in the store of their own', async () => {
+    const ids = screens.map(({ domain }) => domain.id);
+    expect(new Set([parent.domain.id, ...ids]).size).toBe(FORKS + 1);
+    expect(new Set([parent, ...screens].map(({ domain }) => domain.uuid)).size).toBe(FORKS + 1);
+    for (const [number, id] of ids.entries())
+      expect(machine.store.read(`/local/domain/${id}/name`)).toBe(`fork${number}`);
+    // The watches of the guest's kernel are there: it answers to the toolstack.
+    const [first] = screens as [Screen];
+    machine.store.write(`/local/domain/${first.domain.id}/cpu/1/availability`, 'offline');
+    await first.run('until [ $(nproc) = 1 ]; do sleep 0.1; done');
+    expect(await parent.run('nproc')).toBe('2');
+  });
+
+  it('end for themselves, and give everything back', async () => {
+    const [first, ...others] = screens as [Screen, ...Screen[]];
+    first.domain.type(new TextEncoder().encode('poweroff\n'));
+    expect(await first.domain.ended).toEqual({ code: 0, crashReason: null });
+    await first.domain.destroy();
+    expect(await others[0]!.run('echo $NAME')).toBe('fork1');
+    for (const { domain } of others) await domain.destroy();
+    expect(await parent.run('echo $NAME; cat /tmp/file')).toBe('first\nkept\nparent');
+    // The first one may have touched pages that it had not before; no more than that is missing.
+    expect(freeBefore - (await free())).toBeLessThan(64);
+  });
+});
