@@ -1,5 +1,6 @@
 /** Descriptor tables: set_gdt, update_descriptor, and the LDT (MMUEXT_SET_LDT). */
 import type { VirtualAddress } from '../x86/cpu.ts';
+import { GATE } from './gate-state.ts';
 import { type Arguments, HypercallError } from './hypercall.ts';
 import { FrameType } from './mm/frame-table.ts';
 import { FIRST_RESERVED_GDT_ENTRY, MAX_LDT_ENTRIES } from './public/arch-x86.ts';
@@ -44,6 +45,7 @@ export function loadGdt(vcpu: Vcpu, frames: readonly number[], entries: number):
 
 export function dropGdt(vcpu: Vcpu): void {
   const frames = vcpu.gdtFrames;
+  forgetSelectors(vcpu);
   vcpu.gdtFrames = [];
   vcpu.gdtEntries = 0;
   for (const mfn of frames) vcpu.domain.memory.putPageType(mfn);
@@ -60,6 +62,12 @@ export function setLdt(vcpu: Vcpu, base: VirtualAddress, entries: number): numbe
   vcpu.ldtBase = entries === 0 ? 0 : base;
   vcpu.ldtEntries = entries;
   return 0;
+}
+
+/** The vCPU's GDT changes: what gates know of it is not so any more. */
+function forgetSelectors(vcpu: Vcpu): void {
+  vcpu.cpu.put(GATE.checkedCs, 0);
+  vcpu.cpu.put(GATE.checkedSs, 0);
 }
 
 /** update_descriptor(machine address, descriptor). */
@@ -80,6 +88,7 @@ export function updateDescriptor(vcpu: Vcpu, args: Arguments): number {
   const at = (memory.linear(mfn) + (address & 0xfff)) >>> 2;
   vcpu.memory.u32[at] = args.low(1);
   vcpu.memory.u32[at + 1] = high;
+  for (const each of vcpu.domain.vcpus) forgetSelectors(each);
   memory.putPageType(mfn);
   vcpu.processor.written(memory.machineFrame(mfn));
   return 0;

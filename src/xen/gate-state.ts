@@ -24,6 +24,14 @@ export const GATE = {
   /** Of the trap table: page faults. */
   pageFaultFlags: CPU.monitor + 0x3c,
   pageFault: CPU.monitor + 0x40,
+  /** 1: RFLAGS in frames have the I/O privilege level (VMASST_TYPE.architectural_iopl). Set with `open`. */
+  architecturalIopl: CPU.monitor + 0x48,
+  /**
+   * A code and a stack selector, RPL 3, that iret found good in the vCPU's GDT; forgotten when that changes
+   * (forgetSelectors). 0: none.
+   */
+  checkedCs: CPU.monitor + 0x4c,
+  checkedSs: CPU.monitor + 0x50,
   /** Not of the gates: a copy of the CPU's state while one of its stores is tried (mm/page-table-write.ts). */
   saved: CPU.monitor + 0x80,
 } as const;

@@ -6,9 +6,12 @@ import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { CPU, CS, Exit, FLAG, RAX, RCX, RDI, RSI, RSP, SS, VECTOR } from '../x86/state.ts';
 import { deliverPending } from './callback.ts';
+import { loadGdt, updateDescriptor } from './descriptors.ts';
 import { GATE } from './gate-state.ts';
+import { Arguments } from './hypercall.ts';
+import { entryLow, PAGE_RO } from './mm/testing.ts';
 import { FLAT_USER_CS, FLAT_USER_SS, IRET_CONTEXT, VGCF_IN_SYSCALL } from './public/arch-x86.ts';
-import { HYPERVISOR, HYPERVISOR_VIRT_START, TI_IF, VCPU_INFO } from './public/xen.ts';
+import { HYPERVISOR, HYPERVISOR_VIRT_START, TI_IF, VCPU_INFO, VMASST_TYPE } from './public/xen.ts';
 import { PAGE, testGuest, testSystem, va } from './testing.ts';
 import type { Vcpu } from './vcpu.ts';
 
@@ -44,16 +47,17 @@ const addressArb = fc.oneof(
   { weight: 8, arbitrary: fc.constantFrom(va(PAGE.code, 16), va(PAGE.userCode), 0x1234) },
   { weight: 1, arbitrary: fc.constantFrom(0, 2 ** 47, -(2 ** 47) - 1) },
 );
-const csArb = fc.constantFrom(FLAT_USER_CS, FLAT_USER_CS, FLAT_USER_CS & ~3, 0x33, 0xe02b, 0);
-const ssArb = fc.constantFrom(FLAT_USER_SS, FLAT_USER_SS, FLAT_USER_SS & ~3, 0, 0x2b);
+const csArb = fc.constantFrom(FLAT_USER_CS, FLAT_USER_CS, FLAT_USER_CS & ~3, 0x33, 0x33, 0x3b, 0xe02b, 0);
+const ssArb = fc.constantFrom(FLAT_USER_SS, FLAT_USER_SS, FLAT_USER_SS & ~3, 0, 0x2b, 0x2b, 0x3b);
 const flagsArb = fc.oneof(
-  { weight: 6, arbitrary: fc.integer({ min: 0, max: 0x3f_ffff }).map((f) => f & ~(FLAG.TF | FLAG.IOPL)) },
+  { weight: 6, arbitrary: fc.integer({ min: 0, max: 0x3f_ffff }).map((f) => f & ~FLAG.TF) },
   { weight: 1, arbitrary: fc.integer({ min: 0, max: 0x3f_ffff }) },
   { weight: 1, arbitrary: fc.constant(FLAG.TF | FLAG.IF) },
 );
 
 const caseArb = fc.record({
   kernel: fc.boolean(),
+  checked: fc.boolean(),
   what: fc.constantFrom('call', 'call', 'load', 'store'),
   number: fc.constantFrom<number>(
     HYPERVISOR.iret,
@@ -77,7 +81,8 @@ const caseArb = fc.record({
   masked: fc.boolean(),
   pending: fc.constantFrom(false, false, true),
   nmi: rarely,
-  iopl: fc.oneof({ weight: 12, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.constant(2) }),
+  iopl: fc.integer({ min: 0, max: 3 }),
+  architecturalIopl: fc.boolean(),
   noUserRoot: rarely,
   rflags: flagsArb.map((flags) => flags & ~FLAG.TF),
   cs: csArb,
@@ -103,6 +108,16 @@ const { vcpu, cpu, domain } = guest;
 const { memory } = system;
 const hypervisor = system.hypervisor as unknown as { answer(vcpu: Vcpu, exit: Exit): void };
 const root = vcpu.kernelRoot;
+// A GDT with selectors of its own: 0x33 code, 0x2b data, 0x3b neither.
+guest.write64(PAGE.free, 0x28, 0x00cff3000000ffffn);
+guest.write64(PAGE.free, 0x30, 0x00affb000000ffffn);
+domain.memory.pageTables.update(
+  guest.mfns[TABLE_PAGE]!,
+  PAGE.free,
+  entryLow(guest.mfns[PAGE.free]!, PAGE_RO),
+  0,
+);
+loadGdt(vcpu, [guest.mfns[PAGE.free]!], 8);
 const pristine = memory.u8.slice(cpu.address, cpu.address + CPU.size);
 
 function prepare(test: Case): void {
@@ -155,6 +170,8 @@ function prepare(test: Case): void {
   for (const vector of [VECTOR.PF, VECTOR.UD, VECTOR.GP, VECTOR.NMI])
     vcpu.traps.set(vector, test.pageFaultMasks ? TI_IF : 0, FLAT_USER_CS, test.pageFault);
   vcpu.iopl = test.iopl;
+  cpu.put(GATE.checkedCs, test.checked ? 0x33 : 0);
+  cpu.put(GATE.checkedSs, test.checked ? 0x2b : 0);
   vcpu.nmiPending = test.nmi;
   vcpu.nmiMasked = true;
   memory.u8.fill(0, vcpu.vcpuInfo, vcpu.vcpuInfo + VCPU_INFO.size);
@@ -173,6 +190,7 @@ function state(): unknown {
   const words: Record<string, number> = {};
   for (let offset = 0; offset < CPU.dr + 64; offset += 4)
     if (!scratch.has(offset)) words[offset.toString(16)] = cpu.get(offset);
+  // What gates know is not the guest's to see.
   for (let offset = GATE.kernelMode; offset < GATE.pageFault + 8; offset += 4)
     words[offset.toString(16)] = cpu.get(offset);
   for (const offset of [CPU.tlb, CPU.root, CPU.ts]) words[offset.toString(16)] = cpu.get(offset);
@@ -191,7 +209,9 @@ function state(): unknown {
 
 function run(test: Case, open: boolean): { gated: boolean; state: unknown } {
   prepare(test);
-  cpu.put(GATE.open, open ? 1 : 0);
+  domain.vmAssist = test.architecturalIopl ? 1 << VMASST_TYPE.architectural_iopl : 0;
+  vcpu.openGates();
+  if (!open) cpu.put(GATE.open, 0);
   // A gate uses the budget up.
   const exit = system.hypervisor.processor.run(cpu, 1);
   if (exit !== Exit.Budget) {
@@ -227,4 +247,20 @@ it('gates do what they stand for', () => {
     ),
   ])
     expect(answered.get(kind) ?? 0, kind).toBeGreaterThan(RUNS / 600);
+});
+
+it('gates forget selectors when the GDT changes', () => {
+  const known = () => [cpu.get(GATE.checkedCs), cpu.get(GATE.checkedSs)];
+  const learn = () => {
+    cpu.put(GATE.checkedCs, 0x33);
+    cpu.put(GATE.checkedSs, 0x2b);
+  };
+  learn();
+  const args = new Arguments();
+  args.set(0, guest.mfns[PAGE.free]! * 4096 + 0x38);
+  expect(updateDescriptor(vcpu, args)).toBe(0);
+  expect(known()).toEqual([0, 0]);
+  learn();
+  loadGdt(vcpu, [guest.mfns[PAGE.free]!], 8);
+  expect(known()).toEqual([0, 0]);
 });

@@ -6,7 +6,7 @@
  * (enterSyscall), traps.ts (bounce, injectException), iret.ts, segments.ts, fpu.ts. Those are the definition; a test
  * holds the two side by side (gates.test.ts). Whatever is out of the ordinary is left to them: a gate looks first,
  * and changes the guest's state only when nothing can go wrong any more. In particular it never unmasks a pending
- * event, never touches an address of the hypervisor's, and never loads a selector that is not flat.
+ * event, never touches an address of the hypervisor's, and never loads a selector that nobody looked at.
  */
 import { call, type Func, type I32, type I64, i32, i64, type Local, select } from '../wasm/index.ts';
 import { emitSetMode, emitTranslate, type GateBuilder } from '../x86/gates.ts';
@@ -142,7 +142,6 @@ function buildBounce(...[module, { mmu, getFlags }]: Parameters<GateBuilder>): F
   const bytes = f.let(select(withError, i32.const(64), i32.const(56)));
   const sp = f.let(i64.sub(i64.and(old, i64.const(~15n)), i64.extend_u(bytes)));
   f.if(i32.or(i32.or(notCanonical(sp), inHypervisor(sp)), crosses(sp, bytes)), () => refuse(f));
-  f.if(i32.load(cpu, GATE.iopl), () => refuse(f));
   f.if(i32.eqz(kernel), () => emitSetMode(f, cpu, true));
   const frame = emitTranslate(f, mmu, cpu, sp, true);
   f.if(i32.eqz(frame), () => {
@@ -166,7 +165,9 @@ function buildBounce(...[module, { mmu, getFlags }]: Parameters<GateBuilder>): F
   f.store(at, level, 8);
   f.store(at, i32.ne(masked, 0), 12);
   const flags = i32.and(call('i32', getFlags, cpu), ~(FLAG.IF | FLAG.IOPL));
-  f.store(at, i64.extend_u(i32.or(flags, select(masked, i32.const(0), i32.const(FLAG.IF)))), 16);
+  const iopl = i32.mul(i32.load(cpu, GATE.architecturalIopl), i32.shl(i32.load(cpu, GATE.iopl), 12));
+  const interrupts = select(masked, i32.const(0), i32.const(FLAG.IF));
+  f.store(at, i64.extend_u(i32.or(i32.or(flags, iopl), interrupts)), 16);
   f.store(at, i64.load(cpu, register(RSP)), 24);
   const ss = select(flat, i32.const(FLAT_KERNEL_SS), i32.load16u(cpu, selector(SS)));
   f.store(at, i64.extend_u(ss), 32);
@@ -190,21 +191,33 @@ function buildIret(...[module, { mmu, setFlags }]: Parameters<GateBuilder>): Fun
   const sp = f.let(i64.load(cpu, register(RSP)));
   const place = i32.or(i32.wrap(i64.and(sp, 7)), crosses(sp, IRET_CONTEXT.size));
   f.if(i32.or(i32.or(notCanonical(sp), inHypervisor(sp)), place), () => refuse(f));
-  f.if(i32.or(i32.load(cpu, GATE.nmiPending), i32.load(cpu, GATE.iopl)), () => refuse(f));
+  f.if(i32.load(cpu, GATE.nmiPending), () => refuse(f));
   const frame = emitTranslate(f, mmu, cpu, sp, false);
   f.if(i32.eqz(frame), () => refuse(f));
 
   const cs = f.let(i32.load16u(frame, IRET_CONTEXT.cs));
-  const ss = i32.load16u(frame, IRET_CONTEXT.ss);
+  const ss = f.let(i32.load16u(frame, IRET_CONTEXT.ss));
   const rflags = f.let(i32.load(frame, IRET_CONTEXT.rflags));
   const rip = f.let(i64.load(frame, IRET_CONTEXT.rip));
   const inSyscall = f.let(i32.and(i32.load(frame, IRET_CONTEXT.flags), VGCF_IN_SYSCALL));
   const toUser = f.let(i32.eq(i32.and(cs, 3), 3));
-  f.if(i32.or(notCanonical(rip), i32.and(rflags, FLAG.TF | FLAG.IOPL)), () => refuse(f));
+  f.if(i32.or(notCanonical(rip), i32.and(rflags, FLAG.TF)), () => refuse(f));
   f.if(i32.and(toUser, i32.eqz(i32.load(cpu, GATE.userRoot))), () => refuse(f));
-  const flatCs = i32.eq(i32.or(cs, 3), FLAT_USER_CS);
-  const flat = i32.and(flatCs, i32.eq(i32.or(ss, 3), FLAT_USER_SS));
-  f.if(i32.eqz(i32.or(inSyscall, flat)), () => refuse(f));
+  f.if(
+    inSyscall,
+    () => {
+      f.set(cs, i32.const(FLAT_USER_CS));
+      f.set(ss, i32.const(FLAT_USER_SS));
+    },
+    () => {
+      f.set(cs, i32.or(cs, 3));
+      f.set(ss, i32.or(ss, 3));
+    },
+  );
+  const good = (found: I32, flat: number, checked: number) =>
+    i32.or(i32.eq(found, flat), i32.eq(found, i32.load(cpu, checked)));
+  const both = i32.and(good(cs, FLAT_USER_CS, GATE.checkedCs), good(ss, FLAT_USER_SS, GATE.checkedSs));
+  f.if(i32.eqz(both), () => refuse(f));
   const unmasks = i32.and(rflags, FLAG.IF);
   const pending = i32.load8u(info, VCPU_INFO.evtchn_upcall_pending);
   f.if(i32.and(i32.ne(unmasks, 0), i32.ne(pending, 0)), () => refuse(f));
@@ -226,10 +239,13 @@ function buildIret(...[module, { mmu, setFlags }]: Parameters<GateBuilder>): Fun
   );
   f.store(cpu, rip, CPU.rip);
   f.do(setFlags, cpu, flags, i32.const(-1));
-  f.store(cpu, i32.const(FLAT_USER_CS), selector(CS), 16);
-  f.store(cpu, i32.const(FLAT_USER_SS), selector(SS), 16);
+  f.store(cpu, cs, selector(CS), 16);
+  f.store(cpu, ss, selector(SS), 16);
   f.store(info, i32.eqz(i32.and(rflags, FLAG.IF)), VCPU_INFO.evtchn_upcall_mask, 8);
   f.store(cpu, i32.const(0), GATE.nmiMasked);
+  f.if(i32.load(cpu, GATE.architecturalIopl), () =>
+    f.store(cpu, i32.and(i32.shr_u(rflags, 12), 3), GATE.iopl),
+  );
   f.if(toUser, () => emitKernelMode(f, cpu, false));
   f.result(i32.const(1));
   return f;

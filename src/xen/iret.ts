@@ -5,6 +5,7 @@ import { join64 } from '../x86/cpu.ts';
 import { Access } from '../x86/processor.ts';
 import { CPU, CS, FLAG, RAX, RCX, RSP, SS } from '../x86/state.ts';
 import { enterFailsafe } from './callback.ts';
+import { GATE } from './gate-state.ts';
 import { type Arguments, HypercallError, NO_RESULT } from './hypercall.ts';
 import { FLAT_USER_CS, FLAT_USER_SS, IRET_CONTEXT, VGCF_IN_SYSCALL } from './public/arch-x86.ts';
 import { ERRNO } from './public/errno.ts';
@@ -62,11 +63,12 @@ export function iret(vcpu: Vcpu, _args: Arguments): number {
   vcpu.upcallMasked = (rflags & FLAG.IF) === 0;
   vcpu.nmiMasked = false;
   // The flat segments are what nearly every return has: no look-up for them.
-  const good =
-    isCanonical(rip) &&
-    (cs === FLAT_USER_CS || isCodeSelector(vcpu, cs)) &&
-    (ss === FLAT_USER_SS || isStackSelector(vcpu, ss));
-  if (!good) enterFailsafe(vcpu);
+  const goodCs = cs === FLAT_USER_CS || isCodeSelector(vcpu, cs);
+  const goodSs = ss === FLAT_USER_SS || isStackSelector(vcpu, ss);
+  // The next time gates know; not of an LDT, which the guest may write to.
+  if (goodCs && (cs & 4) === 0) cpu.put(GATE.checkedCs, cs);
+  if (goodSs && (ss & 4) === 0) cpu.put(GATE.checkedSs, ss);
+  if (!isCanonical(rip) || !goodCs || !goodSs) enterFailsafe(vcpu);
   return NO_RESULT;
 }
 

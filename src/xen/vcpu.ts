@@ -164,9 +164,11 @@ export class Vcpu {
     this.cpu.put(GATE.nmiMasked, masked ? 1 : 0);
   }
 
-  /** Gates may answer; not while hypercalls are traced. */
+  /** Says what gates go by, from its domain: they may answer, but not while hypercalls are traced. */
   openGates(): void {
-    this.cpu.put(GATE.open, this.domain.tracer === null ? 1 : 0);
+    const { tracer, vmAssist } = this.domain;
+    this.cpu.put(GATE.open, tracer === null ? 1 : 0);
+    this.cpu.put(GATE.architecturalIopl, (vmAssist >>> VMASST_TYPE.architectural_iopl) & 1);
   }
 
   // --- Modes ---

@@ -21,5 +21,6 @@ export function vmAssist(vcpu: Vcpu, args: Arguments): number {
   if (command !== VMASST_CMD.enable && command !== VMASST_CMD.disable) return -ERRNO.ENOSYS;
   const enable = command === VMASST_CMD.enable;
   if (assists(domain, type) !== enable) domain.vmAssist += enable ? 2 ** type : -(2 ** type);
+  for (const each of domain.vcpus) each.openGates();
   return 0;
 }
