@@ -10,6 +10,6 @@ import { setFlagsFromString } from 'node:v8';
  */
 export function tuneEngine(): void {
   setFlagsFromString('--no-wasm-lazy-compilation');
-  setFlagsFromString('--wasm-tiering-budget=1000000000');
+  setFlagsFromString('--wasm-tiering-budget=200000000');
   setFlagsFromString('--experimental-wasm-branch-hinting');
 }
