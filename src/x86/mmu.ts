@@ -35,6 +35,7 @@ import {
   type Local,
   type ModuleBuilder,
   select,
+  v128,
 } from '../wasm/index.ts';
 import { ACTIVITY_DETAIL, DETAIL } from './core/activity.ts';
 import { CPU, Exit, PF, SHARED_WRITE, VECTOR } from './state.ts';
@@ -410,12 +411,17 @@ function buildSameUpperHalf(module: ModuleBuilder): void {
   const b = f.arg('i32', 1);
   const upper = (TABLE_ENTRIES / 2) * 8;
   const at = f.let(i32.const(0));
+  const all = f.let(v128.const(0n, 0n));
   f.loop((next) => {
-    const difference = i64.xor(i64.load(i32.add(a, at), upper), i64.load(i32.add(b, at), upper));
-    f.if(i64.ne(i64.and(difference, i64.const(~BigInt(PTE.A | PTE.D))), 0), () => f.return(i32.const(0)));
-    f.set(at, i32.add(at, 8));
+    const difference = (offset: number) =>
+      v128.xor(v128.load(i32.add(a, at), upper + offset), v128.load(i32.add(b, at), upper + offset));
+    f.set(all, v128.or(all, v128.or(difference(0), difference(16))));
+    f.set(at, i32.add(at, 32));
     f.brIf(i32.lt_u(at, upper), next);
   });
+  const some = f.let(i64.or(v128.i64x2_extract(all, 0), v128.i64x2_extract(all, 1)));
+  f.if(i64.ne(i64.and(some, i64.const(~BigInt(PTE.A | PTE.D))), 0), () => f.return(i32.const(0)));
+  f.if(i64.eqz(i64.and(some, PTE.A)), () => f.return(i32.const(1)));
   f.set(at, i32.const(0));
   f.loop((next) => {
     const from = f.let(i64.load(i32.add(a, at), upper));
