@@ -16,7 +16,6 @@ const FIRST_GUEST_FRAME = 64;
 export class Guest implements PhysicalSpace {
   readonly frameTable: number;
   readonly frameLimit: number;
-  generation = 1;
   /** Guest frame number of the top table. */
   readonly root: number;
   /** Linear addresses of the two regions, each contiguous, and the machine frames they begin with. */
