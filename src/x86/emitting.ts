@@ -28,7 +28,6 @@ export type FlagWord = (typeof FLAG_WORDS)[number];
 
 /** The functions of the MMU's module that emitted code calls. */
 export interface CoreFunctions {
-  readonly commit: Callee;
   readonly raise: Callee;
 }
 
@@ -67,6 +66,7 @@ export abstract class EmittingSemantics implements Semantics {
   abstract setV(i: number, value: V128, bits?: number): void;
   abstract pointer(i: number, write: boolean): I32;
   abstract commit(i: number): void;
+  abstract commitPointer(pointer: I32): void;
   abstract address(segment?: boolean): I64;
   abstract immediate(): I64;
   abstract reg(index: number): I64;
@@ -127,12 +127,6 @@ export abstract class EmittingSemantics implements Semantics {
   /** A value in a variable, for use at once. */
   private held(value: I64): Local<'i64'> {
     return value instanceof Local ? (value as Local<'i64'>) : this.f.let(value);
-  }
-
-  commitPointer(pointer: I32): void {
-    const { f, cpu } = this;
-    const crossing = i32.eq(pointer, i32.add(cpu, CPU.scratch));
-    f.if(crossing, () => f.do(this.core.commit, cpu), undefined, false);
   }
 
   /** Where operand i's bytes in memory lie: checked once, for alignment where the instruction asks for it. */

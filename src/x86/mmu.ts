@@ -456,28 +456,27 @@ function buildRevoke(module: ModuleBuilder): void {
 }
 
 /**
- * Emits the inlined look-up: `linear` receives the linear address of `bytes` bytes at `va`, or control goes to
- * `fault` with the exception in the exit fields.
+ * Emits the inlined look-up: `linear` receives the linear address of `bytes` bytes at `va`; if the TLB does not have
+ * them, `miss` must set it, or leave. `likely`: the engine is told that they mostly are there.
  */
 export function emitLookup(
   f: Func,
-  mmu: Mmu,
-  cpu: I32,
   tlb: I32,
-  va: Local<'i64'>,
+  va: I64,
   bytes: number,
   write: boolean,
-  fault: () => void,
-): Local<'i32'> {
-  const linear = f.local('i32');
+  linear: Local<'i32'>,
+  miss: () => void,
+  likely?: true,
+): void {
   const slot = f.let(i32.add(tlb, tlbIndex(va)));
   f.if(
     i64.eq(i64.load(slot, write ? TLB.write : TLB.read), lastPage(va, bytes)),
     () => f.set(linear, i32.add(i32.load(slot, TLB.addend), i32.wrap(va))),
-    () => {
-      f.set(linear, call('i32', mmu.access, cpu, va, i32.const(bytes | (write ? INFO_WRITE : 0))));
-      f.if(i32.eqz(linear), fault);
-    },
+    miss,
+    likely,
   );
-  return linear;
 }
+
+/** The third argument of access, and of what stands for it in translated code (see interpreter/region-access.ts). */
+export const accessInfo = (bytes: number, write: boolean): I32 => i32.const(bytes | (write ? INFO_WRITE : 0));

@@ -54,6 +54,15 @@ export interface VifStatistics {
   rxDropped: number;
 }
 
+export const NO_TRAFFIC: Readonly<VifStatistics> = {
+  txPackets: 0,
+  txBytes: 0,
+  txDropped: 0,
+  rxPackets: 0,
+  rxBytes: 0,
+  rxDropped: 0,
+};
+
 /** Packets that a queue may send before somebody else has his turn. */
 const TURN = 64;
 /** Groups that a guest may listen to. */
@@ -96,14 +105,7 @@ export class VifPlane implements DataPlane, BridgePort {
   private readonly busy = new Set<Sender>();
   private untold = false;
   private closed = false;
-  private readonly statistics: VifStatistics = {
-    txPackets: 0,
-    txBytes: 0,
-    txDropped: 0,
-    rxPackets: 0,
-    rxBytes: 0,
-    rxDropped: 0,
-  };
+  private readonly statistics: VifStatistics = { ...NO_TRAFFIC };
 
   /** @throws RuleError, RingError, OutOfFrames */
   constructor(link: GuestLink, parameters: VifParameters, networks: Networks) {

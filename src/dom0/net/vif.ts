@@ -9,7 +9,13 @@ import {
 } from '../backend/xenbus-device.ts';
 import type { XenstoreClient } from '../xenstore/client.ts';
 import { ownAddressesOnly, type Rule } from './filter.ts';
-import type { VifMessage, VifParameters, VifReport, VifStatistics } from './vif-plane.ts';
+import {
+  NO_TRAFFIC,
+  type VifMessage,
+  type VifParameters,
+  type VifReport,
+  type VifStatistics,
+} from './vif-plane.ts';
 import type { QueueDescription } from './vif-queue.ts';
 
 const MAX_QUEUES = 8;
@@ -140,7 +146,7 @@ export class VirtualInterface implements XenbusDriver {
     this.endWatch();
     this.endWatch = () => {};
     await plane?.close();
-    for (const answer of this.asked.values()) answer(NOTHING);
+    for (const answer of this.asked.values()) answer(NO_TRAFFIC);
     this.asked.clear();
   }
 
@@ -158,15 +164,6 @@ export class VirtualInterface implements XenbusDriver {
     this.device.fail(error.message);
   }
 }
-
-const NOTHING: VifStatistics = {
-  txPackets: 0,
-  txBytes: 0,
-  txDropped: 0,
-  rxPackets: 0,
-  rxBytes: 0,
-  rxDropped: 0,
-};
 
 /** @throws DeviceError */
 function queueOf(front: FrontEnd, path: string): QueueDescription {

@@ -1,11 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { Frames } from '../../machine/frames.ts';
 import { Memory, PAGE_SIZE } from '../../machine/memory.ts';
-import { Cpu } from '../cpu.ts';
 import { CPU, Exit, PF, RAX, RCX, RDI, VECTOR } from '../state.ts';
+import { CODE, cpuWithPages, QUIET_HOST } from '../testing.ts';
 import { createProcessor, type ProcessorOptions } from './index.ts';
 
-const CODE = 0x400000;
 const SYSCALL = [0x0f, 0x05];
 const BUDGET = 1_000_000;
 
@@ -13,35 +12,13 @@ const BUDGET = 1_000_000;
 function machine(options: ProcessorOptions) {
   const memory = Memory.create(64 << 20);
   const frames = new Frames(memory);
-  const processor = createProcessor(
-    memory,
-    frames,
-    { tsc: () => 0, random: () => {}, cpuid: () => [0, 0, 0, 0], descriptor: () => null },
-    options,
-  );
-  const frameTable = frames.alloc() * PAGE_SIZE;
-  const linear: number[] = [];
-  for (let mfn = 1; mfn <= 6; mfn++) {
-    const frame = frames.alloc();
-    memory.u32[(frameTable >>> 2) + mfn] = frame;
-    linear[mfn] = frame * PAGE_SIZE;
-  }
-  const map = (table: number, index: number, mfn: number) =>
-    memory.write64(linear[table]! + index * 8, BigInt(mfn * PAGE_SIZE + 7));
-  map(1, 0, 2);
-  map(2, 0, 3);
-  map(3, 2, 4);
-  map(4, 0, 5);
-  map(4, 1, 6);
-  const cpu = new Cpu(memory, frames.alloc() * PAGE_SIZE);
-  cpu.reset();
-  processor.attach(cpu, { frameTable, frameLimit: 7 });
-  processor.loadRoots(cpu, 1, 1);
+  const processor = createProcessor(memory, frames, QUIET_HOST, options);
+  const { cpu, pages } = cpuWithPages(memory, frames, processor, [0, 1]);
   /** Puts code at an offset of the two pages. */
   const write = (offset: number, bytes: readonly number[]) =>
     bytes.forEach((byte, i) => {
       const at = offset + i;
-      memory.u8[linear[at < PAGE_SIZE ? 5 : 6]! + (at % PAGE_SIZE)] = byte;
+      memory.u8[pages[at < PAGE_SIZE ? 0 : 1]! + (at % PAGE_SIZE)] = byte;
     });
   /** Runs from an offset until something other than a spent budget. */
   const run = (offset: number): Exit => {

@@ -1,16 +1,14 @@
 /** Translations of one machine in another. */
 import { describe, expect, it } from 'vitest';
 import { Frames } from '../../machine/frames.ts';
-import { Memory, PAGE_SIZE } from '../../machine/memory.ts';
-import { Cpu } from '../cpu.ts';
-import type { PhysicalSpace } from '../processor.ts';
+import { Memory } from '../../machine/memory.ts';
 import { CPU, Exit, RAX } from '../state.ts';
+import { CODE, cpuWithPages, QUIET_HOST } from '../testing.ts';
 import { Compiler, type RegionCompiler, STORED, type StoredResult } from '../translator/compile.ts';
 import { createProcessor } from './index.ts';
 import { TranslationCounts } from './translations.ts';
 import { VerifyLog } from './verify.ts';
 
-const CODE = 0x400000;
 const int32 = (value: number) => [value & 255, (value >> 8) & 255, (value >> 16) & 255, (value >> 24) & 255];
 /** mov ecx, times; again: add rax, rcx; dec rcx; jnz again; syscall */
 const loop = (times: number) => [
@@ -47,43 +45,24 @@ function machine(
     { id: STORED, batch: -1, module: null, regions: [] } satisfies StoredResult,
   ];
   const counts = new TranslationCounts();
-  const host = { tsc: () => 0, random: () => {}, descriptor: () => null };
-  const processor = createProcessor(
-    memory,
-    frames,
-    { ...host, cpuid: () => [0, 0, 0, 0] },
-    {
-      counts,
-      verify,
-      compiler: {
-        stored: true,
-        post: (job) => void results.push(compiler.compile(job)),
-        poll: () => results.shift() ?? null,
-        used: (batch) => void used.push(batch),
-      },
+  const processor = createProcessor(memory, frames, QUIET_HOST, {
+    counts,
+    verify,
+    compiler: {
+      stored: true,
+      post: (job) => void results.push(compiler.compile(job)),
+      poll: () => results.shift() ?? null,
+      used: (batch) => void used.push(batch),
     },
-  );
-  const frameTable = frames.alloc() * PAGE_SIZE;
-  const linear: number[] = [];
-  for (let mfn = 1; mfn <= 5; mfn++) {
-    const frame = frames.alloc();
-    memory.u32[(frameTable >>> 2) + mfn] = frame;
-    linear[mfn] = frame * PAGE_SIZE;
-  }
-  [0, 0, 2, 0].forEach((index, i) => {
-    memory.write64(linear[i + 1]! + index * 8, BigInt((i + 2) * PAGE_SIZE + 7));
   });
-  const cpu = new Cpu(memory, frames.alloc() * PAGE_SIZE);
-  cpu.reset();
-  processor.attach(cpu, { frameTable, frameLimit: 6, generation: 0 } as PhysicalSpace);
-  processor.loadRoots(cpu, 1, 1);
+  const { cpu, pages } = cpuWithPages(memory, frames, processor, [0]);
   return {
     kept,
     counts,
     used,
     /** Runs code to its system call. @returns RAX */
     run(code: readonly number[]): number {
-      memory.u8.set(code, linear[5]!);
+      memory.u8.set(code, pages[0]!);
       cpu.setRegNumber(RAX, 0);
       cpu.rip = CODE;
       for (;;) {

@@ -100,8 +100,8 @@ export class Translations {
   /** Places asked for, by frame: each is translated once until the frame's code is dropped. */
   private readonly asked = new Map<number, Set<number>>();
   private readonly jobs = new Map<number, Request[]>();
-  /** By entry offset and hash of the bytes there (see keyOf). */
-  private readonly known = new Map<string, Translation[]>();
+  /** By the entry's offset in its page; the last one made comes first. */
+  private readonly known = new Map<number, Translation[]>();
   private readonly bySlot = new Map<number, Translation>();
   private readonly crossings = new Map<number, Crossings>();
   /** What is installed in a frame. */
@@ -161,7 +161,7 @@ export class Translations {
 
   /** Installs what is known to begin at an offset of the CPU's page, if anything is. */
   installKnown(cpu: Cpu, frame: number, entry: number): boolean {
-    return this.known.has(`${entry}`) && this.reuse(wanted(cpu, frame, entry));
+    return this.known.has(entry) && this.reuse(wanted(cpu, frame, entry));
   }
 
   /** The region entered at a record was left before an instruction: a group of accesses was not in one page. */
@@ -185,7 +185,7 @@ export class Translations {
     this.remove(slot, frame);
     this.queue.push({
       code: { ...codePlace(cpu, page), frame },
-      entry: translation.entries[0]!.offset,
+      entry: entryOffset(translation),
       apart: [...translation.apart, cpu.rip - page],
       replaces: slot,
     });
@@ -249,7 +249,7 @@ export class Translations {
     if (this.idle.size <= IDLE_REGIONS) return;
     const [oldest] = this.idle;
     this.idle.delete(oldest!);
-    const key = keyOf(oldest!);
+    const key = entryOffset(oldest!);
     const others = this.known.get(key)!.filter((each) => each !== oldest);
     if (others.length > 0) this.known.set(key, others);
     else this.known.delete(key);
@@ -266,7 +266,7 @@ export class Translations {
   }
 
   private learn(translation: Translation): void {
-    const key = keyOf(translation);
+    const key = entryOffset(translation);
     const list = this.known.get(key);
     if (list === undefined) this.known.set(key, [translation]);
     else list.unshift(translation);
@@ -303,7 +303,7 @@ export class Translations {
 
   /** Code with the same bytes was translated before. */
   private reuse({ code, entry, apart, replaces }: Request): boolean {
-    const list = this.known.get(`${entry}`);
+    const list = this.known.get(entry);
     if (list === undefined) return false;
     const view = new GuestCode(this.memory, code);
     for (const translation of list) {
@@ -464,10 +464,7 @@ function compileAtOnce(compiler: Compiler): RegionCompiler {
   };
 }
 
-/** A first guess, to be compared in full: the entry's place in its page. */
-function keyOf({ entries }: Translation): string {
-  return `${entries[0]!.offset}`;
-}
+const entryOffset = ({ entries }: Translation): number => entries[0]!.offset;
 
 function same(a: Uint8Array, b: Uint8Array): boolean {
   if (a.length !== b.length) return false;

@@ -1,14 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import { Frames } from '../../machine/frames.ts';
 import { Memory, PAGE_SIZE } from '../../machine/memory.ts';
-import { Cpu } from '../cpu.ts';
-import type { PhysicalSpace, ProcessorHost } from '../processor.ts';
+import type { ProcessorHost } from '../processor.ts';
 import { CPU, Exit, RAX, RCX, RDI, RSI, RSP, VECTOR } from '../state.ts';
+import { CODE, cpuWithPages, QUIET_HOST } from '../testing.ts';
 import { Compiler, type RegionCompiler } from '../translator/compile.ts';
 import { createProcessor } from './index.ts';
 import { VerifyLog } from './verify.ts';
 
-const CODE = 0x400000;
 const DATA = CODE + 2 * PAGE_SIZE;
 const SYSCALL = [0x0f, 0x05];
 const int32 = (value: number) => [value & 255, (value >> 8) & 255, (value >> 16) & 255, (value >> 24) & 255];
@@ -31,37 +30,20 @@ function machine({
   const processor = createProcessor(
     memory,
     frames,
-    { tsc: () => 0, random: () => {}, cpuid: () => [0, 0, 0, 0], descriptor: () => null, ...host },
+    { ...QUIET_HOST, ...host },
     { verify, compiler: spoil === undefined ? null : spoiling(memory, spoil) },
   );
-  const frameTable = frames.alloc() * PAGE_SIZE;
-  const linear: number[] = [];
-  for (let mfn = 1; mfn <= 8; mfn++) {
-    const frame = frames.alloc();
-    memory.u32[(frameTable >>> 2) + mfn] = frame;
-    linear[mfn] = frame * PAGE_SIZE;
-  }
-  const map = (table: number, index: number, mfn: number) =>
-    memory.write64(linear[table]! + index * 8, BigInt(mfn * PAGE_SIZE + 7));
-  map(1, 0, 2);
-  map(2, 0, 3);
-  map(3, 2, 4);
-  [5, 6, 7, 8, 7].forEach((mfn, page) => void map(4, page, mfn));
-  const cpu = new Cpu(memory, frames.alloc() * PAGE_SIZE);
-  cpu.reset();
-  const space = { frameTable, frameLimit: 9, generation: 0 } as PhysicalSpace;
-  processor.attach(cpu, space);
-  processor.loadRoots(cpu, 1, 1);
+  const { cpu, pages } = cpuWithPages(memory, frames, processor, [0, 1, 2, 3, 2]);
   return {
     cpu,
     verify,
     reports,
     memory,
     /** Linear address of the first page of data. */
-    data: linear[7]!,
-    data2: linear[8]!,
+    data: pages[2]!,
+    data2: pages[3]!,
     write(bytes: readonly number[], offset = 0) {
-      memory.u8.set(bytes, linear[5]! + offset);
+      memory.u8.set(bytes, pages[0]! + offset);
     },
     run(offset = 0): Exit {
       cpu.rip = CODE + offset;

@@ -87,7 +87,6 @@ export function buildInterpreter(
   const reach = buildReach(module, mmu);
   module.export('reach', reach);
   module.export('reachGroup', buildReachGroup(module, reach));
-  module.export('commit', mmu.commit);
   module.export('raise', mmu.raise);
   const carry = buildCarryOf(module);
   module.export('carryOf', carry);

@@ -22,7 +22,7 @@ import {
 } from '../emitting.ts';
 import type { Form } from '../isa/form.ts';
 import type { HostFunctions } from '../isa/semantics.ts';
-import { emitLookup, type Mmu } from '../mmu.ts';
+import { accessInfo, emitLookup, type Mmu } from '../mmu.ts';
 import { RECORD, RECORD_ADDRESS32 } from '../records.ts';
 import { CPU, Exit, FLAG } from '../state.ts';
 import type { HostImports } from './host.ts';
@@ -142,7 +142,19 @@ export class InterpreterSemantics extends EmittingSemantics {
   }
 
   protected check(va: Local<'i64'>, bytes: number, write: boolean): Local<'i32'> {
-    return emitLookup(this.f, this.env.mmu, this.cpu, this.tlb, va, bytes, write, () => this.flow.fault());
+    const { f, cpu } = this;
+    const linear = f.local('i32');
+    emitLookup(f, this.tlb, va, bytes, write, linear, () => {
+      f.set(linear, call('i32', this.env.mmu.access, cpu, va, accessInfo(bytes, write)));
+      f.if(i32.eqz(linear), () => this.flow.fault());
+    });
+    return linear;
+  }
+
+  commitPointer(pointer: I32): void {
+    const { f, cpu } = this;
+    const crossing = i32.eq(pointer, i32.add(cpu, CPU.scratch));
+    f.if(crossing, () => f.do(this.env.mmu.commit, cpu), undefined, false);
   }
 
   set(i: number, value: I64): void {

@@ -44,16 +44,6 @@ export interface CodeView {
   targets(address: number): number[];
 }
 
-/** A single page of which nothing else is known. */
-export function singlePage(bytes: Uint8Array): CodeView {
-  return {
-    page: (delta) => (delta === 0 ? { delta, frame: 0, bytes } : null),
-    executed: () => true,
-    taken: () => null,
-    targets: () => [],
-  };
-}
-
 export class GuestCode implements CodeView {
   private readonly memory: Memory;
   private readonly place: CodePlace;

@@ -6,7 +6,6 @@ import { HOST_SIGNATURES, type HostImportName } from '../interpreter/host.ts';
 export const CORE_SIGNATURES = {
   reach: { params: ['i32', 'i64', 'i32'], results: ['i32'] },
   reachGroup: { params: ['i32', 'i64', 'i32', 'i32', 'i32'], results: ['i32'] },
-  commit: { params: ['i32'], results: [] },
   raise: { params: ['i32', 'i32', 'i32'], results: [] },
   carryOf: { params: ['i32', 'i64', 'i64'], results: ['i32'] },
   settle: { params: ['i32', 'i32', 'i64', 'i64'], results: [] },

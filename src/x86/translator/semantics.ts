@@ -28,7 +28,7 @@ import {
 } from '../emitting.ts';
 import type { HostFunctions, Place } from '../isa/semantics.ts';
 import type { FloatComparison } from '../isa/sse-semantics.ts';
-import { INFO_WRITE, lastPage, TLB, tlbIndex } from '../mmu.ts';
+import { accessInfo, emitLookup } from '../mmu.ts';
 import { CPU, FLAG, STATUS_FLAGS } from '../state.ts';
 import type { Addresses, Known, Member } from './addresses.ts';
 import { Endings } from './endings.ts';
@@ -193,7 +193,6 @@ export class TranslatorSemantics extends EmittingSemantics {
         bits: (i) => this.bits(i),
         slot: (i) => this.slot(i),
         pointerOf: (i) => this.pointerOf(i),
-        commitPointer: (pointer) => this.commitPointer(pointer),
         leaveTo: (op, dst, src, imm) => {
           state.endings.float(op, dst, src, imm, this.here());
           this.exits.behind();
@@ -366,7 +365,6 @@ export class TranslatorSemantics extends EmittingSemantics {
     const base = slot === null ? this.pointerOf(i) : this.cpu;
     const offset = slot ?? 0;
     storeVector(f, base, offset, bits, value);
-    if (slot === null) this.commitPointer(base);
   }
 
   pointer(i: number, write: boolean): I32 {
@@ -387,10 +385,8 @@ export class TranslatorSemantics extends EmittingSemantics {
 
   commit(i: number): void {
     const slot = this.slot(i);
-    if (slot === null) {
-      const pointer = this.pointers.get(i);
-      if (pointer !== undefined) this.commitPointer(pointer);
-    } else if (xmmOf(slot) >= 0) this.state.vectors.reload(xmmOf(slot));
+    if (slot === null) return;
+    if (xmmOf(slot) >= 0) this.state.vectors.reload(xmmOf(slot));
     else if (isGeneral(slot)) {
       const { index } = this.general(slot);
       if (this.spilled.has(index)) this.setReg(index, i64.load(this.cpu, CPU.regs + index * 8));
@@ -438,12 +434,12 @@ export class TranslatorSemantics extends EmittingSemantics {
   // --- Guest memory ---
 
   /** Stores into two pages are left to the interpreter (see interpreter/region-access.ts): none go to scratch. */
-  override commitPointer(_pointer: I32): void {}
+  commitPointer(): void {}
 
   protected check(va: Local<'i64'>, bytes: number, write: boolean, place?: Place | null): I32 {
     const member = place === undefined ? null : this.member({ place, bytes, write });
     const { f, cpu } = this;
-    const info = i32.const(bytes | (write ? INFO_WRITE : 0));
+    const info = accessInfo(bytes, write);
     if (member === null) {
       const linear = f.local('i32');
       this.lookUp(va, bytes, write, linear, () => call('i32', this.imports.reach, cpu, va, info));
@@ -471,18 +467,12 @@ export class TranslatorSemantics extends EmittingSemantics {
   /** The inlined look-up of a range of bytes; where it fails, `reach` answers, or 0: out. */
   private lookUp(va: I64, bytes: number, write: boolean, linear: Local<'i32'>, reach: () => I32): void {
     const { f } = this;
-    const slot = f.let(i32.add(this.state.tlb, tlbIndex(va)));
-    const tag = i64.load(slot, write ? TLB.write : TLB.read);
-    f.if(
-      i64.eq(tag, lastPage(va, bytes)),
-      () => f.set(linear, i32.add(i32.load(slot, TLB.addend), i32.wrap(va))),
-      () => {
-        this.exits.reaching();
-        f.set(linear, reach());
-        this.exits.unreached(i32.eqz(linear));
-      },
-      true,
-    );
+    const miss = () => {
+      this.exits.reaching();
+      f.set(linear, reach());
+      this.exits.unreached(i32.eqz(linear));
+    };
+    emitLookup(f, this.state.tlb, va, bytes, write, linear, miss, true);
   }
 
   // --- Flags ---

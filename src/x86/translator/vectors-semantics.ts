@@ -31,7 +31,6 @@ export interface Operands {
   slot(i: number): number | null;
   /** Where a memory operand lies. */
   pointerOf(i: number): I32;
-  commitPointer(pointer: I32): void;
   /** Leaves the region behind this instruction, which the host executes then (see endings.ts). */
   leaveTo(op: number, dst: I32, src: I32, imm: I32Like): void;
   compared(comparison: FloatComparison): void;
@@ -83,9 +82,7 @@ export class VectorSemantics implements SseSemantics {
       if (wide === 128) vectors.loadAlone(to, narrow, pointer);
       else vectors.putLow(to, low, low === 'f64' ? f64.load(pointer) : f32.load(pointer));
     } else if (from >= 0 && to < 0 && operands.slot(0) === null && narrow < 128) {
-      const pointer = operands.pointerOf(0);
-      operands.f.store(pointer, vectors.getLow(from, low));
-      operands.commitPointer(pointer);
+      operands.f.store(operands.pointerOf(0), vectors.getLow(from, low));
     } else operands.setV(0, operands.getV(1));
   }
 

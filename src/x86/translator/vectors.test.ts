@@ -7,12 +7,10 @@ import { Frames } from '../../machine/frames.ts';
 import { Memory, PAGE_SIZE } from '../../machine/memory.ts';
 import { createProcessor } from '../core/index.ts';
 import { VerifyLog } from '../core/verify.ts';
-import { Cpu } from '../cpu.ts';
 import { HEAT_SIZE, HEAT_THRESHOLD } from '../interpreter/heat.ts';
-import type { PhysicalSpace } from '../processor.ts';
 import { CPU, Exit, RDI, RSI } from '../state.ts';
+import { CODE, cpuWithPages, QUIET_HOST } from '../testing.ts';
 
-const CODE = 0x400000;
 const DATA = CODE + PAGE_SIZE;
 const TIMES = 1500;
 const NUMBERS = 64;
@@ -201,29 +199,10 @@ function run(seed: number): { verify: VerifyLog; reports: string[] } {
   const verify = new VerifyLog();
   const reports: string[] = [];
   verify.onDifference = (report) => reports.push(report);
-  const host = { tsc: () => 0, random: () => {}, cpuid: () => [0, 0, 0, 0] as const, descriptor: () => null };
-  const processor = createProcessor(machine, frames, host, { verify });
-  const frameTable = frames.alloc() * PAGE_SIZE;
-  const linear: number[] = [];
-  for (let mfn = 1; mfn <= 6; mfn++) {
-    const frame = frames.alloc();
-    machine.u32[(frameTable >>> 2) + mfn] = frame;
-    linear[mfn] = frame * PAGE_SIZE;
-    machine.u8.fill(0, linear[mfn]!, linear[mfn]! + PAGE_SIZE);
-  }
-  const map = (table: number, index: number, mfn: number) =>
-    machine.write64(linear[table]! + index * 8, BigInt(mfn * PAGE_SIZE + 7));
-  map(1, 0, 2);
-  map(2, 0, 3);
-  map(3, 2, 4);
-  map(4, 0, 5);
-  map(4, 1, 6);
-  const cpu = new Cpu(machine, frames.alloc() * PAGE_SIZE);
-  cpu.reset();
-  processor.attach(cpu, { frameTable, frameLimit: 7, generation: 0 } as PhysicalSpace);
-  processor.loadRoots(cpu, 1, 1);
-  machine.u8.set(program(random), linear[5]!);
-  const data = linear[6]!;
+  const processor = createProcessor(machine, frames, QUIET_HOST, { verify });
+  const { cpu, pages } = cpuWithPages(machine, frames, processor, [0, 1]);
+  machine.u8.set(program(random), pages[0]!);
+  const data = pages[1]!;
   // All exceptions are masked; with and without PE, DAZ and FTZ, and rounding down.
   for (const [i, mxcsr] of [0x1fa0, 0x1f80, 0x9fe0, 0x3f80].entries())
     machine.write32(data + 64 + 4 * i, mxcsr);
