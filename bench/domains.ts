@@ -6,7 +6,7 @@
  * themselves count (guest/count.c), in their own time.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -17,6 +17,8 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const DAEMON = join(ROOT, 'dist/toolstack/daemon/main.js');
 const XL = join(ROOT, 'dist/toolstack/xl/main.js');
 
+/** Clock ticks a second in /proc (USER_HZ, the same on every Linux of today). */
+const TICKS = 100;
 /** For how long an answer may take, in seconds: with many domains at work a turn comes seldom. */
 const PATIENCE = 300;
 
@@ -53,7 +55,7 @@ export async function makeDomainImages(programs: readonly string[] = []): Promis
   return { folder, kernel, ramdisk, title: `${fetched.package} ${fetched.version}` };
 }
 
-/** What a counting guest said: rounds so far, at a time of its own, ns. */
+/** What a counting guest said: rounds so far, at a time of its own (CLOCK_REALTIME), ns. */
 export interface Count {
   readonly rounds: number;
   readonly at: number;
@@ -149,6 +151,13 @@ export class BenchDomain {
     this.type('\n');
     const [, rounds, at] = await this.see(/count (\d+) (\d+)\r?\n/, seconds);
     return { rounds: Number(rounds), at: Number(at) };
+  }
+
+  /** Rounds between two moments, in ms of Date.now(), of which it took note itself: nobody asks meanwhile. */
+  async counted(from: number, to: number, seconds = PATIENCE): Promise<number> {
+    this.type(`${Math.round(from * 1e6)} ${Math.round(to * 1e6)}\n`);
+    const [, rounds] = await this.see(/count (\d+)\r?\n/, seconds);
+    return Number(rounds);
   }
 
   async stopCounting(): Promise<void> {
@@ -276,6 +285,16 @@ export class BenchMachine {
     });
   }
 
+  /** CPU time so far of the daemon's busiest thread, which is the processor's, in seconds. */
+  get processorSeconds(): number {
+    const ticks = readdirSync(`/proc/${this.pid}/task`).map((thread) => {
+      const stat = readFileSync(`/proc/${this.pid}/task/${thread}/stat`, 'latin1');
+      const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+      return Number(fields[11]) + Number(fields[12]);
+    });
+    return Math.max(...ticks) / TICKS;
+  }
+
   /** Memory of the host that the daemon holds now, MiB. */
   get residentMiB(): number {
     const status = readFileSync(`/proc/${this.pid}/status`, 'latin1');
@@ -292,13 +311,11 @@ export class BenchMachine {
   }
 }
 
-/** Rounds a second of each domain over a window, in the guests' own time. */
+/** Rounds a second of each domain over a window that begins now, all of them counting. */
 export async function rates(domains: readonly BenchDomain[], seconds: number): Promise<number[]> {
-  const before = await Promise.all(domains.map((domain) => domain.count()));
+  const from = Date.now();
   await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
-  const after = await Promise.all(domains.map((domain) => domain.count()));
-  return after.map(({ rounds, at }, index) => {
-    const first = before[index]!;
-    return (rounds - first.rounds) / ((at - first.at) / 1e9);
-  });
+  const to = Date.now();
+  const counts = await Promise.all(domains.map((domain) => domain.counted(from, to)));
+  return counts.map((rounds) => rounds / ((to - from) / 1000));
 }
