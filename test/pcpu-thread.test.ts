@@ -12,7 +12,7 @@ import { Frames } from '../src/machine/frames.ts';
 import { MAILBOX_FRAMES, MailboxSender } from '../src/machine/mailbox.ts';
 import { Memory, PAGE_SIZE } from '../src/machine/memory.ts';
 import { PcpuClient, remote } from '../src/machine/pcpu.ts';
-import type { PcpuThread } from '../src/toolstack/machine.ts';
+import type { PcpuThreads } from '../src/toolstack/machine.ts';
 import { nodePcpus } from '../src/toolstack/node/pcpu.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -35,7 +35,7 @@ class Fake {
 const fake = new Fake();
 const post = (message) => parentPort.postMessage(message);
 runPcpu(
-  new MailboxReceiver(new Memory(workerData.memory), workerData.mailbox, () => post({ kind: 'room' })),
+  new MailboxReceiver(new Memory(workerData.memory), workerData.seat.mailbox, () => post({ kind: 'room' })),
   {
     runSlice() {
       fake.slices++;
@@ -61,7 +61,7 @@ interface Fake {
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'xenolith-pcpu-'));
-const threads: PcpuThread[] = [];
+const threads: PcpuThreads[] = [];
 
 beforeAll(() => {
   const options =
@@ -99,8 +99,8 @@ function start(script = 'worker.js') {
   );
   const url = pathToFileURL(join(folder, script));
   const thread = nodePcpus({ script: url, compilerScript: null })(
-    { memory, mailbox },
-    (message) => client.receive(message),
+    { memory, seats: [{ number: 0, mailbox, common: 0 }] },
+    (_pcpu, message) => client.receive(message),
     (error) => client.fail(error),
   );
   threads.push(thread);

@@ -17,6 +17,13 @@ const FRESH = LOCK + 4;
 const BITMAP = 2 * PAGE_SIZE;
 const READY = 0x656d7266;
 
+/** What the lock word says. Who finds the lock taken says that he waits, and is woken when it is given back. */
+const Lock = { free: 0, taken: 1, awaited: 2 } as const;
+/** Looks at a lock that is taken before its thread sleeps: it is mostly held for less than a microsecond. */
+const SPINS = 200;
+/** For how long a thread sleeps at most before it looks again, ms. */
+const NAP = 10;
+
 /** The machine has no free frames left for what was asked. */
 export class OutOfFrames extends Error {
   constructor(wanted: number) {
@@ -28,6 +35,8 @@ export class Frames {
   readonly memory: Memory;
   /** Frames in the machine, those of the allocator itself included. */
   readonly total: number;
+  /** Hears of each frame that is handed out and was in use before: what a processor knows of it is old. */
+  onReuse: ((frame: number) => void) | null = null;
 
   constructor(memory: Memory) {
     this.memory = memory;
@@ -63,7 +72,10 @@ export class Frames {
     });
     if (first === 0) throw new OutOfFrames(count);
     const end = Math.min(first + count, used);
-    if (end > first) this.memory.u8.fill(0, first * PAGE_SIZE, end * PAGE_SIZE);
+    if (end > first) {
+      this.memory.u8.fill(0, first * PAGE_SIZE, end * PAGE_SIZE);
+      if (this.onReuse !== null) for (let frame = first; frame < end; frame++) this.onReuse(frame);
+    }
     return first;
   }
 
@@ -112,11 +124,22 @@ export class Frames {
 
   private locked<T>(work: () => T): T {
     const { i32 } = this.memory;
-    while (Atomics.compareExchange(i32, LOCK, 0, 1) !== 0);
+    if (!this.tryLock()) this.waitForLock();
     try {
       return work();
     } finally {
-      Atomics.store(i32, LOCK, 0);
+      if (Atomics.exchange(i32, LOCK, Lock.free) === Lock.awaited) Atomics.notify(i32, LOCK, 1);
     }
+  }
+
+  private tryLock(): boolean {
+    return Atomics.compareExchange(this.memory.i32, LOCK, Lock.free, Lock.taken) === Lock.free;
+  }
+
+  private waitForLock(): void {
+    for (let spin = 0; spin < SPINS; spin++) if (this.tryLock()) return;
+    const { i32 } = this.memory;
+    while (Atomics.exchange(i32, LOCK, Lock.awaited) !== Lock.free)
+      Atomics.wait(i32, LOCK, Lock.awaited, NAP);
   }
 }

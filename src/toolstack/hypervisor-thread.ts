@@ -19,6 +19,7 @@ import {
   type VerifyLog,
 } from '../x86/index.ts';
 import { CPU } from '../x86/state.ts';
+import { Common } from '../xen/common.ts';
 import { type DomainDump, describeForDump } from '../xen/dump.ts';
 import { HypercallError } from '../xen/hypercall.ts';
 import { Hypervisor, type HypervisorHost } from '../xen/hypervisor.ts';
@@ -81,10 +82,18 @@ function dataPlaneFactories(memory: Memory, frames: Frames): ReadonlyMap<string,
   ]);
 }
 
-/** @param mailbox linear address @param post reaches Domain 0's thread, from a busy thread too */
+/** Where a processor finds what is its own, and what it has in common with others. */
+export interface PcpuSeat {
+  readonly number: number;
+  /** Linear addresses: of its mailbox, and of what the machine's hypervisors have in common (xen/common.ts). */
+  readonly mailbox: number;
+  readonly common: number;
+}
+
+/** @param post reaches Domain 0's thread, from a busy thread too */
 export function runHypervisor(
   memory: Memory,
-  mailbox: number,
+  { number, mailbox, common }: PcpuSeat,
   host: HypervisorHost,
   post: (message: PcpuMessage) => void,
   processor: ProcessorOptions,
@@ -98,6 +107,7 @@ export function runHypervisor(
     frames,
     (...parts) => createProcessor(...parts, { ...processor, activity: board }),
     host,
+    { number, common: new Common(frames, common) },
   );
   const { control } = hypervisor;
   const instruments = new Instruments(hypervisor, boardAddress, processor);

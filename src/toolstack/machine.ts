@@ -1,43 +1,56 @@
 /**
- * A machine, switched on: its memory, its processor, and the way from Domain 0's thread to the hypervisor.
+ * A machine, switched on: its memory, its processors, and the way from Domain 0's thread to the hypervisor.
  *
  * Which host this runs on is the business of the function that starts processors.
  */
 
 import type { PlaneOpener } from '../dom0/backend/data-plane.ts';
-import type { PlaneNotification } from '../dom0/backend/data-planes.ts';
-import { PlaneClient } from '../dom0/backend/plane-client.ts';
 import { XenstoreClient } from '../dom0/xenstore/client.ts';
 import { Xenstore } from '../dom0/xenstore/xenstore.ts';
 import { Frames } from '../machine/frames.ts';
-import { MAILBOX_FRAMES, MailboxSender } from '../machine/mailbox.ts';
+import { MAILBOX_FRAMES } from '../machine/mailbox.ts';
 import { MEMORY_MAX, Memory, PAGE_SIZE } from '../machine/memory.ts';
-import { PcpuClient, type PcpuMessage, type Remote, remote } from '../machine/pcpu.ts';
-import type { Control, Notification } from '../xen/domctl.ts';
+import type { PcpuMessage, Remote } from '../machine/pcpu.ts';
+import { Common } from '../xen/common.ts';
+import type { Notification } from '../xen/domctl.ts';
 import { DiskService } from './devices/disk-service.ts';
-import type { Instruments } from './hypervisor-thread.ts';
+import type { Instruments, PcpuSeat } from './hypervisor-thread.ts';
 import { NetService } from './net/net-service.ts';
+import { type MachineControl, Pcpus } from './pcpus.ts';
 import { Profiler } from './profile.ts';
 
-/** A processor that runs on a thread of its own. */
-export interface PcpuThread {
-  /** Milliseconds for which the thread that translates for it was busy so far, where that is known. */
+/** Processors, each on a thread of its own. */
+export interface PcpuThreads {
+  /** Milliseconds for which the thread that translates for them was busy so far, where that is known. */
   compilerBusy?(): number;
-  /** Ends it, even in the middle of a slice. */
+  /** Ends them, even in the middle of a slice. */
   terminate(): Promise<void>;
 }
 
-/** Starts a processor with the hypervisor on it (see hypervisor-thread.ts). */
+/** Starts processors with the hypervisor on them (see hypervisor-thread.ts). */
 export type StartPcpu = (
-  machine: { memory: Memory; mailbox: number },
-  receive: (message: PcpuMessage) => void,
+  machine: { memory: Memory; seats: readonly PcpuSeat[] },
+  receive: (pcpu: number, message: PcpuMessage) => void,
   died: (error: Error) => void,
-) => PcpuThread;
+) => PcpuThreads;
 
 /** Memory, in bytes, that the machine itself may need beside the domains: tables, code, page tables of the p2m. */
 const OVERHEAD = 192 << 20;
+/** And for each processor but the first: code, TLBs, its own knowledge of each frame. */
+const PCPU_OVERHEAD = 112 << 20;
+/** The most processors that a machine can have. */
+export const MAX_PCPUS = 16;
 /** The most memory, in KiB, that a domain can be given. */
-export const MAX_DOMAIN_MEMORY = (MEMORY_MAX - OVERHEAD) >>> 10;
+export const MAX_DOMAIN_MEMORY = maxDomainMemory(1);
+
+/** The most memory, in KiB, that the domains of a machine with so many processors can have together. */
+export function maxDomainMemory(pcpus: number): number {
+  return (MEMORY_MAX - overhead(pcpus)) >>> 10;
+}
+
+function overhead(pcpus: number): number {
+  return OVERHEAD + (pcpus - 1) * PCPU_OVERHEAD;
+}
 
 /** What a domain tells, as it happens. */
 export interface DomainListener {
@@ -53,72 +66,70 @@ export class Machine {
   readonly memory: Memory;
   readonly frames: Frames;
   /** The hypervisor's control interface. */
-  readonly control: Remote<Control>;
+  readonly control: MachineControl;
   readonly instruments: Remote<Instruments>;
   /** Domain 0's store, which all domains share. */
   readonly xenstore = new Xenstore();
   /** The store in Domain 0's own name. */
   readonly store = new XenstoreClient(this.xenstore);
-  /** Makes the halves of back ends that run on the hypervisor's thread. */
+  readonly pcpus: Pcpus;
+  /** Makes the halves of back ends that run on the hypervisor's threads. */
   readonly planes: PlaneOpener;
   /** The disks of its domains. */
   readonly disks: DiskService;
   /** Their networks. */
   readonly networks: NetService;
-  /** Fails when the processor dies; never settles otherwise. */
+  /** Fails when a processor dies; never settles otherwise. */
   readonly dead: Promise<never>;
-  private readonly client: PcpuClient;
-  private readonly planeClient: PlaneClient;
-  private readonly thread: PcpuThread;
+  private readonly threads: PcpuThreads;
   private readonly listeners = new Map<number, DomainListener>();
   private readonly onTrace: (line: string) => void;
 
-  private constructor(bytes: number, start: StartPcpu, onTrace: (line: string) => void) {
+  private constructor(bytes: number, start: StartPcpu, onTrace: (line: string) => void, pcpus: number) {
     this.onTrace = onTrace;
     this.memory = Memory.create(bytes);
     this.frames = new Frames(this.memory);
-    const mailbox = this.frames.allocContiguous(MAILBOX_FRAMES) * PAGE_SIZE;
+    const common = new Common(this.frames);
+    const seats = Array.from({ length: pcpus }, (_, number) => ({
+      number,
+      mailbox: this.frames.allocContiguous(MAILBOX_FRAMES) * PAGE_SIZE,
+      common: common.address,
+    }));
     let died!: (error: Error) => void;
     this.dead = new Promise((_, reject) => {
       died = reject;
     });
     this.dead.catch(() => {});
-    this.client = new PcpuClient(
-      new MailboxSender(this.memory, mailbox),
-      (value) => this.notified(value as Notification | PlaneNotification),
-      (error) => {
-        died(error);
-        this.planeClient.fail(error);
-      },
-    );
-    this.planeClient = new PlaneClient({
-      call: (method, args) => this.client.call(method, args),
-      signal: (a, b) => this.client.signal(a, b),
+    this.pcpus = new Pcpus(this.memory, common, seats, {
+      onNotification: (notification) => this.notified(notification),
+      onDeath: (error) => died(error),
     });
-    this.planes = this.planeClient;
+    this.planes = this.pcpus;
+    this.control = this.pcpus.control;
+    this.instruments = this.pcpus.instruments;
     this.disks = new DiskService(this);
     this.networks = new NetService(this);
-    this.control = remote<Control>(this.client);
-    this.instruments = remote<Instruments>(this.client);
-    this.thread = start(
-      { memory: this.memory, mailbox },
-      (message) => this.client.receive(message),
-      (error) => this.client.fail(error),
+    this.threads = start(
+      { memory: this.memory, seats },
+      (pcpu, message) => this.pcpus.receive(pcpu, message),
+      (error) => this.pcpus.fail(error),
     );
   }
 
   /**
    * Switches a machine on.
-   * @param domainMemory KiB that its domains need together, at most {@link MAX_DOMAIN_MEMORY}
+   * @param domainMemory KiB that its domains need together, at most {@link maxDomainMemory}
    * @param onTrace takes lines of the trace
+   * @param pcpus how many processors it has, at most {@link MAX_PCPUS}
    */
   static async start(
     domainMemory: number,
     start: StartPcpu,
     onTrace: (line: string) => void = () => {},
+    pcpus = 1,
   ): Promise<Machine> {
-    const machine = new Machine(domainMemory * 1024 + OVERHEAD, start, onTrace);
-    await machine.client.ready;
+    const machine = new Machine(domainMemory * 1024 + overhead(pcpus), start, onTrace, pcpus);
+    await machine.pcpus.ready();
     return machine;
   }
 
@@ -130,33 +141,26 @@ export class Machine {
 
   /** Signals a port of a domain. Cheap: nothing is awaited, nothing answered. */
   sendEvent(domid: number, port: number): void {
-    this.client.signal(domid, port);
+    this.pcpus.sendEvent(domid, port);
   }
 
-  /** What samples where its time goes; it is not started. */
+  /** What samples where the time of its first processor goes; it is not started. */
   async profiler(): Promise<Profiler> {
     return new Profiler(this.memory, await this.instruments.activityBoard(), {
-      compilerBusy: () => this.thread.compilerBusy?.() ?? null,
+      compilerBusy: () => this.threads.compilerBusy?.() ?? null,
     });
   }
 
   /** Switches it off, whatever it is doing. */
   async powerOff(): Promise<void> {
-    this.client.stop();
-    await this.thread.terminate();
-    this.planeClient.fail(new Error('the machine was switched off'));
+    this.pcpus.stop();
+    await this.threads.terminate();
+    this.pcpus.stopped();
     await this.disks.close();
     await this.networks.close();
   }
 
-  private notified(notification: Notification | PlaneNotification): void {
-    switch (notification.kind) {
-      case 'plane':
-      case 'plane-failed':
-      case 'plane-closed':
-        this.planeClient.receive(notification);
-        return;
-    }
+  private notified(notification: Notification): void {
     if (notification.kind === 'trace') {
       this.onTrace(notification.line);
       return;

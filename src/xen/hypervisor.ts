@@ -12,6 +12,7 @@ import { Cpu } from '../x86/cpu.ts';
 import type { Processor, ProcessorHost } from '../x86/processor.ts';
 import { CPU, CS, Exit, PF, RAX, SHARED_WRITE, SS, VECTOR } from '../x86/state.ts';
 import { deliverPending, enterSyscall } from './callback.ts';
+import { Common } from './common.ts';
 import { ConsoleLog } from './console-io.ts';
 import { apicIdOf, cpuid } from './cpuid.ts';
 import { Domain } from './domain.ts';
@@ -32,13 +33,13 @@ import {
 import { makeHypercalls } from './hypercall-table.ts';
 import { DomainMemory, outOfMemory } from './mm/domain-memory.ts';
 import { handlePageTableWrite } from './mm/page-table-write.ts';
-import { ownPage, SharedFrames } from './mm/shared-frames.ts';
+import { ownPage, type SharedFrames } from './mm/shared-frames.ts';
 import { NotificationQueue } from './notify.ts';
 import { generalProtection, invalidOpcode } from './priv-op.ts';
 import { FLAT_KERNEL_CS, FLAT_KERNEL_SS } from './public/arch-x86.ts';
 import { ERRNO } from './public/errno.ts';
 import { RUNSTATE } from './public/vcpu.ts';
-import { DOMID, LEGACY_MAX_VCPUS, SHARED_INFO, VCPU_INFO } from './public/xen.ts';
+import { LEGACY_MAX_VCPUS, SHARED_INFO, VCPU_INFO } from './public/xen.ts';
 import { Scheduler } from './scheduler.ts';
 import { lookUpDescriptor } from './segments.ts';
 import { publishWallclock } from './time.ts';
@@ -54,6 +55,13 @@ export interface HypervisorHost {
   wallclock(): number;
   /** Fills an array with random bytes. */
   random(bytes: Uint8Array): void;
+}
+
+/** Which processor of a machine a hypervisor runs on. */
+export interface PcpuPlace {
+  readonly number: number;
+  /** What it has in common with the hypervisors of the others. */
+  readonly common: Common;
 }
 
 /** Builds the processor that the hypervisor runs on. */
@@ -81,7 +89,9 @@ export class Hypervisor {
   readonly control: Control;
   readonly scheduler: Scheduler;
   readonly timers = new TimerQueue();
-  readonly sharedFrames: SharedFrames;
+  /** Number of its processor. */
+  readonly pcpu: number;
+  readonly common: Common;
   /** The vCPU that is on the processor: runs, or ran last. */
   current: Vcpu | null = null;
   private readonly domains = new Map<number, Domain>();
@@ -89,19 +99,26 @@ export class Hypervisor {
   private readonly hypercalls: readonly (Hypercall | undefined)[] = makeHypercalls();
   private readonly args = new Arguments();
   private readonly notifications: NotificationQueue;
-  private nextDomid = 1;
   /** Instructions a nanosecond, as measured. */
   private rate = 0.05;
   /** System time until which the guest may run before the clock is looked at. */
   private lookAt = 0;
   private lookNow = false;
 
-  constructor(memory: Memory, frames: Frames, createProcessor: ProcessorFactory, host: HypervisorHost) {
+  /** @param place left out: the machine's only processor */
+  constructor(
+    memory: Memory,
+    frames: Frames,
+    createProcessor: ProcessorFactory,
+    host: HypervisorHost,
+    place: PcpuPlace = { number: 0, common: new Common(frames) },
+  ) {
+    this.pcpu = place.number;
+    this.common = place.common;
     this.memory = memory;
     this.frames = frames;
     this.host = host;
     this.scheduler = new Scheduler(host.now());
-    this.sharedFrames = new SharedFrames(frames.total);
     this.control = new Control(this);
     this.notifications = new NotificationQueue((notification) => this.control.onNotify(notification));
     this.processor = createProcessor(memory, frames, {
@@ -114,6 +131,18 @@ export class Hypervisor {
         return vcpu ? lookUpDescriptor(vcpu, selector) : null;
       },
     });
+    // Another processor's domains may have had it since this one's had.
+    frames.onReuse = (frame) => this.forgetFrame(frame);
+  }
+
+  get sharedFrames(): SharedFrames {
+    return this.common.sharedFrames;
+  }
+
+  /** What the processor knows of a machine frame is from a time when others had it. */
+  forgetFrame(machineFrame: number): void {
+    this.processor.released(machineFrame);
+    this.processor.unshare(machineFrame);
   }
 
   /** System time, ns. */
@@ -144,12 +173,19 @@ export class Hypervisor {
     const { frames } = this;
     if (maxPages > frames.total)
       throw new HypercallError(ERRNO.ENOMEM, 'the machine has less memory than that');
-    const domain = new Domain(this, this.freeDomid(), uuid ?? this.randomUuid(), (self) => ({
-      memory: new DomainMemory(self, frames, () => this.processor, maxPages, this.sharedFrames),
-      events: new EventChannels(self),
-      grants: new GrantTable(self),
-      log: new ConsoleLog(self),
-    }));
+    const domid = this.common.claim(this.pcpu);
+    let domain: Domain;
+    try {
+      domain = new Domain(this, domid, uuid ?? this.randomUuid(), (self) => ({
+        memory: new DomainMemory(self, frames, () => this.processor, maxPages, this.sharedFrames),
+        events: new EventChannels(self),
+        grants: new GrantTable(self),
+        log: new ConsoleLog(self),
+      }));
+    } catch (error) {
+      this.common.release(domid);
+      throw error;
+    }
     try {
       for (let id = 0; id < vcpus; id++) this.addVcpu(domain, id);
     } catch (error) {
@@ -173,6 +209,7 @@ export class Hypervisor {
     this.domains.delete(domain.id);
     this.notifications.flush();
     this.notifications.forget(domain.id);
+    this.common.release(domain.id);
   }
 
   private addVcpu(domain: Domain, id: number): void {
@@ -201,17 +238,6 @@ export class Hypervisor {
       if (frame !== 0) this.frames.release(frame);
       throw outOfMemory(error);
     }
-  }
-
-  private freeDomid(): number {
-    while (this.domains.has(this.nextDomid)) this.advanceDomid();
-    const id = this.nextDomid;
-    this.advanceDomid();
-    return id;
-  }
-
-  private advanceDomid(): void {
-    this.nextDomid = this.nextDomid + 1 < DOMID.FIRST_RESERVED ? this.nextDomid + 1 : 1;
   }
 
   /** Version 4, RFC 4122. */

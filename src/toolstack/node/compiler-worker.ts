@@ -1,6 +1,6 @@
 /**
- * The program of the thread that translates hot code for a processor (see x86/translator/compile.ts). It keeps what
- * it translated on disk, and hands over first what earlier runs kept.
+ * The program of the thread that translates hot code for the processors of a machine (see x86/translator/compile.ts).
+ * It keeps what it translated on disk, and hands over first what earlier runs kept.
  */
 
 import type { MessagePort } from 'node:worker_threads';
@@ -11,8 +11,8 @@ import { TranslationStore, translatorVersion } from './translation-store.ts';
 
 /** What the worker is given. */
 export interface CompilerWorkerData {
-  /** To the processor that it translates for. */
-  port: MessagePort;
+  /** To the processors that it translates for. */
+  ports: readonly MessagePort[];
   memory: WebAssembly.Memory;
   /** The directory of translations, or null: none are kept. */
   translations: string | null;
@@ -21,29 +21,34 @@ export interface CompilerWorkerData {
 /** What the processor asks: to translate, or to note that a stored batch is of use. */
 export type CompilerRequest = CompileJob | { readonly used: number };
 
-const { port, memory, translations } = workerData as CompilerWorkerData;
+const { ports, memory, translations } = workerData as CompilerWorkerData;
 const compiler = new Compiler(new Memory(memory));
 const store = translations === null ? null : new TranslationStore(translations, translatorVersion());
 const names: string[] = [];
+
+function tell(result: StoredResult): void {
+  for (const port of ports) port.postMessage(result);
+}
 
 function handOver(from: TranslationStore): void {
   for (const { name, batch } of from.load()) {
     try {
       const module = new WebAssembly.Module(new Uint8Array(batch.module));
       const number = names.push(name) - 1;
-      port.postMessage({ id: STORED, batch: number, module, regions: batch.regions } satisfies StoredResult);
+      tell({ id: STORED, batch: number, module, regions: batch.regions });
     } catch {
       // No module for this engine.
     }
   }
-  port.postMessage({ id: STORED, batch: -1, module: null, regions: [] } satisfies StoredResult);
+  tell({ id: STORED, batch: -1, module: null, regions: [] });
 }
 
 if (store !== null) {
   compiler.onCompiled = (module, regions) => store.save({ module, regions });
   handOver(store);
 }
-port.on('message', (request: CompilerRequest) => {
-  if ('used' in request) store?.used(names[request.used]!);
-  else port.postMessage(compiler.compile(request));
-});
+for (const port of ports)
+  port.on('message', (request: CompilerRequest) => {
+    if ('used' in request) store?.used(names[request.used]!);
+    else port.postMessage(compiler.compile(request));
+  });

@@ -5,14 +5,15 @@ import { Memory } from '../../machine/memory.ts';
 import { type CompileResult, type StoredResult, TranslationCounts, VerifyLog } from '../../x86/index.ts';
 import { runHypervisor } from '../hypervisor-thread.ts';
 import type { CompilerRequest } from './compiler-worker.ts';
-import type { PcpuWorkerData } from './pcpu.ts';
+import { monotonicMs, type PcpuWorkerData } from './pcpu.ts';
 
-const { memory, mailbox, compiler, translate, verify, stored } = workerData as PcpuWorkerData;
-const start = performance.now();
+const { memory, seat, epoch, compiler, translate, verify, stored } = workerData as PcpuWorkerData;
+// Each thread's clock begins with the thread; the machine's began with the machine.
+const start = epoch - (monotonicMs() - performance.now());
 
 runHypervisor(
   new Memory(memory),
-  mailbox,
+  seat,
   {
     now: () => (performance.now() - start) * 1e6,
     wallclock: () => (performance.timeOrigin + performance.now()) * 1e6,

@@ -5,10 +5,11 @@ import { HypercallError } from '../hypercall.ts';
 import { DomainMemory } from './domain-memory.ts';
 import { FrameType } from './frame-table.ts';
 import { FIRST_MFN, frameLayout } from './layout.ts';
-import { boot, poke, testMachine } from './testing.ts';
+import { SharedFrames } from './shared-frames.ts';
+import { boot, emptyMachine, poke, testMachine } from './testing.ts';
 
 /** Free frames of such a machine if the domain had no memory: its one vCPU's state aside. */
-const pristine = new Frames(Memory.create(8 * 2 ** 20)).free - 1;
+const pristine = emptyMachine(8).free - 1;
 
 describe('frame numbers', () => {
   it('cover their own table, whatever the size', () => {
@@ -51,12 +52,12 @@ describe('a domain’s memory', () => {
 
   it('fails to be made without a trace where the machine is too small', () => {
     const { domain } = testMachine();
+    const { processor } = domain.hypervisor;
     for (const kilobytes of [64, 128, 256]) {
       const frames = new Frames(Memory.create(kilobytes * 1024));
+      const shared = new SharedFrames(frames);
       const { free } = frames;
-      expect(() => new DomainMemory(domain, frames, () => domain.hypervisor.processor, 8192)).toThrow(
-        HypercallError,
-      );
+      expect(() => new DomainMemory(domain, frames, () => processor, 8192, shared)).toThrow(HypercallError);
       expect(frames.free).toBe(free);
     }
   });

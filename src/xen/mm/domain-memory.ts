@@ -80,7 +80,7 @@ export class DomainMemory {
     frames: Frames,
     processorOf: () => Processor,
     maxPages: number,
-    shared = new SharedFrames(frames.total),
+    shared = new SharedFrames(frames),
   ) {
     this.domain = domain;
     this.shared = shared;
@@ -275,8 +275,9 @@ export class DomainMemory {
     }
     copyFrame(this.table.memory, machineFrame, copy);
     this.table.machine[mfn] = copy;
-    this.shared.drop(machineFrame);
     processor.replaced(this.space, machineFrame);
+    // The other owners may have let go of it meanwhile, on their processors: then nobody else frees it.
+    if (!this.shared.drop(machineFrame)) this.freeFrame(machineFrame);
     return true;
   }
 
@@ -490,7 +491,11 @@ export class DomainMemory {
     this.machineToPhys.set(mfn, 0xffffffff, 0xffffffff);
     this.totalPages--;
     if (mfn < this.nextFree) this.nextFree = mfn;
-    if (this.shared.drop(machineFrame)) return;
+    if (!this.shared.drop(machineFrame)) this.freeFrame(machineFrame);
+  }
+
+  /** Nobody owns a frame any more: it is cleared and goes back to the machine. */
+  private freeFrame(machineFrame: number): void {
     this.processorOf().unshare(machineFrame);
     const start = machineFrame * PAGE_SIZE;
     this.table.memory.u8.fill(0, start, start + PAGE_SIZE);

@@ -4,8 +4,6 @@
  */
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { Frames } from '../../machine/frames.ts';
-import { Memory } from '../../machine/memory.ts';
 import { Access } from '../../x86/processor.ts';
 import { HypercallError } from '../hypercall.ts';
 import { memoryOp } from '../memory-op.ts';
@@ -22,6 +20,7 @@ import {
   type Booted,
   boot,
   DIRECT_MAP,
+  emptyMachine,
   entryLow,
   hypercall,
   PAGE_RO,
@@ -458,7 +457,7 @@ function u64(value: number): [number, number] {
 it('keeps all types and counts through any sequence of operations', { timeout: 60_000 + RUNS * 100 }, () => {
   const outcomes = new Map<string, number>();
   // All frames but what the two vCPUs' own state takes.
-  const pristine = new Frames(Memory.create(MEGABYTES * 2 ** 20)).free - 2;
+  const pristine = emptyMachine(MEGABYTES).free - 2;
   fc.assert(
     fc.property(fc.array(stepArb, { minLength: 10, maxLength: 60, size: 'max' }), (steps) => {
       const run = new Run();

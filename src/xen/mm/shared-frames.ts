@@ -10,42 +10,76 @@
  *     promotion makes them the domain's own), and pages that are held (getPage, getPageType: granted pages, event
  *     pages, vcpu_info). A fork copies these at once.
  *   - A frame goes back to the machine when its last owner lets go of it, and is cleared only then.
+ *
+ * The owners may be on different processors. So the counts are in the machine's memory and change atomically: of two
+ * owners that let go at once exactly one is the last. A frame that gets a second owner has its first one on the
+ * thread that adds it, so nobody writes to it unawares.
  */
+import type { Frames } from '../../machine/frames.ts';
+import { PAGE_SIZE } from '../../machine/memory.ts';
 import type { VirtualAddress } from '../../x86/cpu.ts';
 import type { Vcpu } from '../vcpu.ts';
 import { findL1, tableIndex } from './walk.ts';
 
+/** Words in front of the counts. */
+const USED = 0;
+const SAVED = 1;
+const HEADER = 2;
+
 export class SharedFrames {
-  private readonly frames: number;
-  /** For each machine frame, how many owners it has beside one. Made when the first frame is shared. */
-  private others: Uint32Array | null = null;
-  /** Frames that several own, and how many more there would be without sharing. */
-  used = 0;
-  saved = 0;
+  /** Linear address of the counts: whoever has it (and the memory) sees the same. */
+  readonly address: number;
+  private readonly u32: Uint32Array;
+  /** Index of the word for machine frame 0: how many owners it has beside one. */
+  private readonly others: number;
 
-  /** @param frames of the machine */
-  constructor(frames: number) {
-    this.frames = frames;
+  /** @param address of the counts of the machine; left out: new ones are made. @throws OutOfFrames */
+  constructor(frames: Frames, address?: number) {
+    const words = HEADER + frames.total;
+    this.address = address ?? frames.allocContiguous(Math.ceil((words * 4) / PAGE_SIZE)) * PAGE_SIZE;
+    this.u32 = frames.memory.u32;
+    this.others = (this.address >>> 2) + HEADER;
   }
 
-  /** One owner more. */
+  /** Frames that several own. */
+  get used(): number {
+    return Atomics.load(this.u32, (this.address >>> 2) + USED);
+  }
+
+  /** How many more frames there would be without sharing. */
+  get saved(): number {
+    return Atomics.load(this.u32, (this.address >>> 2) + SAVED);
+  }
+
+  /** One owner more. The caller knows that it has one that stays meanwhile. */
   add(machineFrame: number): void {
-    this.others ??= new Uint32Array(this.frames);
-    if (this.others[machineFrame]!++ === 0) this.used++;
-    this.saved++;
+    if (Atomics.add(this.u32, this.others + machineFrame, 1) === 0) this.count(USED, 1);
+    this.count(SAVED, 1);
   }
 
-  /** Has it more than one owner? */
+  /**
+   * Has it more than one owner? If not, and the caller is the owner, it stays so: only an owner's own thread adds
+   * the second one.
+   */
   isShared(machineFrame: number): boolean {
-    return this.others !== null && this.others[machineFrame] !== 0;
+    return Atomics.load(this.u32, this.others + machineFrame) !== 0;
   }
 
   /** One owner less. @returns false: it was the only one, the frame is free */
   drop(machineFrame: number): boolean {
-    if (!this.isShared(machineFrame)) return false;
-    if (--this.others![machineFrame]! === 0) this.used--;
-    this.saved--;
-    return true;
+    const { u32 } = this;
+    const at = this.others + machineFrame;
+    for (let count = Atomics.load(u32, at); count !== 0; count = Atomics.load(u32, at)) {
+      if (Atomics.compareExchange(u32, at, count, count - 1) !== count) continue;
+      if (count === 1) this.count(USED, -1);
+      this.count(SAVED, -1);
+      return true;
+    }
+    return false;
+  }
+
+  private count(which: number, change: number): void {
+    Atomics.add(this.u32, (this.address >>> 2) + which, change);
   }
 }
 

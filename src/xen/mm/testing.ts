@@ -16,6 +16,7 @@ import { PTE } from '../public/mmu.ts';
 import { Vcpu } from '../vcpu.ts';
 import { DomainMemory } from './domain-memory.ts';
 import { FrameType, Kind } from './frame-table.ts';
+import { SharedFrames } from './shared-frames.ts';
 import { tableIndex } from './walk.ts';
 
 interface Translation {
@@ -250,6 +251,13 @@ export interface TestMachine {
   readonly processor: TestProcessor;
   readonly domain: Domain;
   readonly vcpu: Vcpu;
+}
+
+/** The frames of a machine without domains. */
+export function emptyMachine(megabytes: number): Frames {
+  const frames = new Frames(Memory.create(megabytes * 2 ** 20));
+  new SharedFrames(frames);
+  return frames;
 }
 
 /** A machine with one domain, which has one vCPU and no pages yet. */
