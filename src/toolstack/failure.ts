@@ -4,6 +4,7 @@ import { DiskError } from '../dom0/block/source.ts';
 import { BuildError } from '../dom0/builder/error.ts';
 import { OutOfFrames } from '../machine/frames.ts';
 import { PcpuError } from '../machine/pcpu.ts';
+import { ShareError } from './devices/share-spec.ts';
 import { ImageError } from './images/index.ts';
 import { NetError } from './net/net-service.ts';
 import { UsageError } from './options.ts';
@@ -21,7 +22,10 @@ export const STATUS = {
 /** Something that a user can understand and do something about; the message is one line. */
 export class Failure extends Error {}
 
-const EXPECTED = [Failure, UsageError, ImageError, BuildError, DiskError, NetError, OutOfFrames, PcpuError];
+const EXPECTED = [
+  ...[Failure, UsageError, ImageError, BuildError, DiskError, ShareError, NetError],
+  ...[OutOfFrames, PcpuError],
+];
 
 /** One line for an error: what it says if it is one of those that we foresee, else that it is a bug. */
 export function explain(error: unknown): string {

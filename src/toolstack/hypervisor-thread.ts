@@ -1,6 +1,7 @@
 /**
  * What a processor's thread does: brings the hypervisor up on it and runs it, until it is told to stop.
  */
+import { P9Plane } from '../dom0/9pfs/plane.ts';
 import type { DataPlaneFactory } from '../dom0/backend/data-plane.ts';
 import { DataPlanes } from '../dom0/backend/data-planes.ts';
 import { PLANE_SIGNAL } from '../dom0/backend/plane-client.ts';
@@ -78,6 +79,7 @@ const PLANE_METHODS: ReadonlySet<string> = new Set(['openPlane', 'planeMessage',
 function dataPlaneFactories(memory: Memory, frames: Frames): ReadonlyMap<string, DataPlaneFactory> {
   return new Map<string, DataPlaneFactory>([
     ['vbd', (link, parameters) => new VbdPlane(link, parameters)],
+    ['9pfs', (link, parameters) => new P9Plane(link, parameters)],
     ...networkPlanes(memory, frames),
   ]);
 }

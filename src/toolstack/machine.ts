@@ -14,6 +14,7 @@ import type { PcpuMessage, Remote } from '../machine/pcpu.ts';
 import { Common } from '../xen/common.ts';
 import type { Notification } from '../xen/domctl.ts';
 import { DiskService } from './devices/disk-service.ts';
+import { ShareService } from './devices/share-service.ts';
 import type { Instruments, PcpuSeat } from './hypervisor-thread.ts';
 import { NetService } from './net/net-service.ts';
 import { type MachineControl, Pcpus } from './pcpus.ts';
@@ -77,6 +78,8 @@ export class Machine {
   readonly planes: PlaneOpener;
   /** The disks of its domains. */
   readonly disks: DiskService;
+  /** The folders that they share with the host. */
+  readonly shares: ShareService;
   /** Their networks. */
   readonly networks: NetService;
   /** Fails when a processor dies; never settles otherwise. */
@@ -108,6 +111,7 @@ export class Machine {
     this.control = this.pcpus.control;
     this.instruments = this.pcpus.instruments;
     this.disks = new DiskService(this);
+    this.shares = new ShareService(this);
     this.networks = new NetService(this);
     this.threads = start(
       { memory: this.memory, seats },
@@ -157,6 +161,7 @@ export class Machine {
     await this.threads.terminate();
     this.pcpus.stopped();
     await this.disks.close();
+    await this.shares.close();
     await this.networks.close();
   }
 

@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util';
 import { DiskError } from '../dom0/block/source.ts';
 import { VCPUS_MAX } from '../xen/domctl.ts';
 import { type DiskSpec, parseDiskSpec } from './devices/disk-spec.ts';
+import { parseShareOption, ShareError, type ShareSpec } from './devices/share-spec.ts';
 import { KERNEL_NAMES, type KernelName } from './images/index.ts';
 import { ForwardSpecError, parseForward } from './net/forward-spec.ts';
 import type { ForwardSpec } from './net/net-service.ts';
@@ -41,6 +42,8 @@ export interface BootOptions {
   xenstore: string | null;
   /** Its disks. */
   disks: readonly DiskSpec[];
+  /** Folders of the host's that it shares. */
+  shares: readonly ShareSpec[];
   /** Its network interfaces. */
   vifs: readonly VifSpec[];
   /** Ports of the host that lead to it. */
@@ -81,6 +84,8 @@ processor made of WebAssembly. Without options: Debian's stock kernel and a shel
   --profile              print at the end what the time went to
   --trace                print every hypercall and its result on standard error
   --disk SPEC            a virtual disk, as xl.cfg has them: file.img,,xvda (repeatable)
+  --share TAG=DIR        a folder of this machine, in the domain: mount -t 9p
+                         -o trans=xen,version=9p2000.L TAG /mnt; DIR,ro: read-only (repeatable)
   --net SPEC             a network interface, as vif= in xl.cfg: mac=00:16:3e:01:02:03,
                          or 'default'; it reaches the world through the host's sockets
   --forward SPEC         a port of this machine leads to the domain: [ADDRESS:]PORT:GUESTPORT
@@ -118,6 +123,7 @@ const OPTIONS = {
   'verify-sample': { type: 'boolean' },
   profile: { type: 'boolean' },
   disk: { type: 'string', multiple: true },
+  share: { type: 'string', multiple: true },
   net: { type: 'string', multiple: true },
   forward: { type: 'string', multiple: true },
   'host-loopback': { type: 'boolean' },
@@ -164,6 +170,7 @@ export function parseOptions(args: readonly string[]): Options {
     profile: values.profile ?? false,
     xenstore: file('xenstore', values.xenstore) ?? null,
     disks: disks(values.disk ?? []),
+    shares: shares(values.share ?? []),
     ...networking(values.net ?? [], values.forward ?? [], values['host-loopback'] ?? false),
     symbols: file('symbols', values.symbols) ?? null,
     quiet: values.quiet ?? false,
@@ -190,6 +197,14 @@ function disks(texts: readonly string[]): DiskSpec[] {
     return texts.map(parseDiskSpec);
   } catch (error) {
     throw error instanceof DiskError ? new UsageError(`--${error.message}`) : error;
+  }
+}
+
+function shares(texts: readonly string[]): ShareSpec[] {
+  try {
+    return texts.map(parseShareOption);
+  } catch (error) {
+    throw error instanceof ShareError ? new UsageError(`--share ${error.message}`) : error;
   }
 }
 

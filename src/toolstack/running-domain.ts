@@ -8,6 +8,7 @@ import { XenstoreRing } from '../dom0/xenstore/ring.ts';
 import { PAGE_SIZE } from '../machine/memory.ts';
 import { SHUTDOWN } from '../xen/public/sched.ts';
 import type { DiskSpec } from './devices/disk-spec.ts';
+import type { ShareSpec } from './devices/share-spec.ts';
 import { type DomainFacts, removeDomainNodes, writeDomainNodes } from './domain-nodes.ts';
 import { Failure } from './failure.ts';
 import type { Guest } from './guest.ts';
@@ -41,6 +42,8 @@ export interface DomainOptions {
   readonly maxPages?: number;
   /** Its disks from the start. */
   readonly disks?: readonly DiskSpec[];
+  /** Folders of the host's that it shares. */
+  readonly shares?: readonly ShareSpec[];
   /** Its network interfaces from the start. */
   readonly vifs?: readonly VifSpec[];
   /** Ports of the host that lead to it. */
@@ -142,6 +145,7 @@ export class RunningDomain {
     };
     this.describe(facts, built);
     for (const disk of options.disks ?? []) await machine.disks.attach(id, disk);
+    for (const share of options.shares ?? []) await machine.shares.attach(id, share);
     for (const vif of options.vifs ?? []) await machine.networks.attach(id, vif);
     for (const forward of options.forwards ?? []) await machine.networks.forward(id, forward);
     machine.xenstore.introduce(id);
@@ -182,9 +186,9 @@ export class RunningDomain {
     const { machine, id, built, facts } = this;
     const { control } = machine;
     if (built === null || facts === null) throw new Failure('the domain is not built yet');
-    for (const kind of ['vbd', 'vif'])
+    for (const kind of ['vbd', 'vif', '9pfs'])
       if ((machine.store.list(`${domainPath(id)}/device/${kind}`) ?? []).length > 0)
-        throw new Failure('a domain with disks or networks cannot be forked');
+        throw new Failure('a domain with disks, networks or shared folders cannot be forked');
     await this.pauseQuiet();
     let child: RunningDomain | null = null;
     try {
@@ -282,6 +286,7 @@ export class RunningDomain {
     this.end({ code: SHUTDOWN.poweroff, crashReason: null });
     await machine.control.destroyDomain(id);
     await machine.disks.removeAll(id);
+    await machine.shares.removeAll(id);
     await machine.networks.removeAll(id);
     machine.xenstore.release(id);
     removeDomainNodes(machine.store, id, this.uuid);

@@ -184,6 +184,7 @@ export class Session {
       trace: this.options.trace,
       vcpus: this.options.vcpus,
       disks: this.options.disks,
+      shares: this.options.shares,
       vifs: this.options.vifs,
       forwards: this.options.forwards,
     });

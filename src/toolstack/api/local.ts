@@ -426,8 +426,6 @@ export class LocalToolstack implements Toolstack {
     this.takeName(config.name);
     try {
       if (this.stopped) throw new ToolstackError('failed', 'the machine is being switched off');
-      if (config.p9.length > 0)
-        throw new ToolstackError('unsupported', `${config.name}: p9: shared folders are not supported`);
       await this.checkCpus(config);
       this.checkUuid(config);
       await this.checkRoom(config);
@@ -531,6 +529,7 @@ export class LocalToolstack implements Toolstack {
     await this.rename(domain.id, name);
     // Its devices are the new one's; what it did not write is not to be had any more.
     await this.machine.disks.removeAll(domain.id);
+    await this.machine.shares.removeAll(domain.id);
     await this.machine.networks.removeAll(domain.id);
   }
 

@@ -4,6 +4,7 @@ import { BuildError } from '../../dom0/builder/error.ts';
 import { OutOfFrames } from '../../machine/frames.ts';
 import { PcpuError } from '../../machine/pcpu.ts';
 import { ERRNO } from '../../xen/public/errno.ts';
+import { ShareError } from '../devices/share-spec.ts';
 import { Failure } from '../failure.ts';
 import { ImageError } from '../images/index.ts';
 import { ForwardSpecError } from '../net/forward-spec.ts';
@@ -12,7 +13,10 @@ import { VifSpecError } from '../net/vif-spec.ts';
 import { ToolstackError } from './errors.ts';
 
 /** Errors that say what is wrong with what was asked for. */
-const WRONG = [Failure, ImageError, BuildError, DiskError, NetError, VifSpecError, ForwardSpecError];
+const WRONG = [
+  ...[Failure, ImageError, BuildError, DiskError, ShareError, NetError],
+  ...[VifSpecError, ForwardSpecError],
+];
 
 /** Errors of the machine, in the words of the interface. */
 export function translated(error: unknown): unknown {

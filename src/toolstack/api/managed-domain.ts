@@ -4,6 +4,7 @@ import { domainPath } from '../../dom0/xenstore/path.ts';
 import type { DomainInfo as ControlInfo } from '../../xen/domctl.ts';
 import { vifText, withAbsoluteFiles } from '../config/device-text.ts';
 import { parseDiskSpec } from '../devices/disk-spec.ts';
+import { parseShareSpec } from '../devices/share-spec.ts';
 import type { Guest } from '../guest.ts';
 import type { Machine } from '../machine.ts';
 import { parseForward } from '../net/forward-spec.ts';
@@ -229,10 +230,11 @@ function eventsOf(
   };
 }
 
-/** Its devices. @throws DiskError, VifSpecError, ForwardSpecError */
-function devicesOf(config: DomainConfig): Pick<DomainOptions, 'disks' | 'vifs' | 'forwards'> {
+/** Its devices. @throws DiskError, ShareError, VifSpecError, ForwardSpecError */
+function devicesOf(config: DomainConfig): Pick<DomainOptions, 'disks' | 'shares' | 'vifs' | 'forwards'> {
   return {
     disks: config.disks.map((text) => withAbsoluteFiles(parseDiskSpec(text), '/')),
+    shares: config.p9.map(parseShareSpec),
     vifs: config.vifs.map(parseVifSpec),
     forwards: config.forwards.map(parseForward),
   };

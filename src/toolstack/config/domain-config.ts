@@ -11,6 +11,7 @@ import { resolve } from 'node:path';
 import type { Action, DomainConfig } from '../api/model.ts';
 import { ACTIONS, NAME_PATTERN } from '../api/names.ts';
 import { parseDiskSpec } from '../devices/disk-spec.ts';
+import { parseShareSpec, shareText } from '../devices/share-spec.ts';
 import { KERNEL_NAMES } from '../images/index.ts';
 import { parseForward } from '../net/forward-spec.ts';
 import { parseVifSpec } from '../net/vif-spec.ts';
@@ -126,7 +127,10 @@ class Reader {
       }),
       vifs: this.specs('vif', parseVifSpec),
       forwards: this.specs('xenolith_forward', parseForward),
-      p9: this.specs('p9', (text) => text),
+      p9: this.specs('p9', (text) => {
+        const spec = parseShareSpec(text);
+        return { ...spec, text: shareText(spec, this.folder) };
+      }),
     };
     this.checkRest();
     return { config, warnings: this.warnings };
