@@ -117,22 +117,26 @@ export class MessageWriter {
   }
 
   u8(value: number): this {
-    this.view.setUint8(this.advance(1), value);
+    const at = this.advance(1);
+    this.view.setUint8(at, value);
     return this;
   }
 
   u16(value: number): this {
-    this.view.setUint16(this.advance(2), value, true);
+    const at = this.advance(2);
+    this.view.setUint16(at, value, true);
     return this;
   }
 
   u32(value: number): this {
-    this.view.setUint32(this.advance(4), value, true);
+    const at = this.advance(4);
+    this.view.setUint32(at, value, true);
     return this;
   }
 
   u64(value: bigint): this {
-    this.view.setBigUint64(this.advance(8), BigInt.asUintN(64, value), true);
+    const at = this.advance(8);
+    this.view.setBigUint64(at, BigInt.asUintN(64, value), true);
     return this;
   }
 
@@ -171,6 +175,7 @@ export class MessageWriter {
     return this.bytes.subarray(0, this.at);
   }
 
+  /** Makes room, perhaps in a larger view: to be called before that is used. */
   private advance(length: number): number {
     const { at } = this;
     this.at += length;
