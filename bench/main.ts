@@ -1,6 +1,6 @@
 /**
  * npm run bench -- soak [--minutes N] [--only REGEX]       (soak.ts; 30 minutes; which loads)
- * npm run bench -- [cpu] [float] [system] [boot] [options]
+ * npm run bench -- [cpu] [float] [system] [boot] [disk] [network] [options]
  *
  * Measures on this machine, side by side with its peers: in every round each system boots once and does everything,
  * one system after another, and the table shows the medians of the rounds. Without a group: all. `cpu` stands for the
@@ -11,7 +11,7 @@
  *   --systems LIST   of ours, native, tcg, uml and interpreter (ours without the translator); all but the last
  *   --json FILE      the rows as JSON: an array of {name, group, unit, ours, native, tcg, uml}
  *   --warm MS        how long each row runs before it is timed (500), and
- *   --measure MS     while it is (300)
+ *   --measure MS     while it is (300); disk and network: twice and four times as long
  *   --nice=N         the priority of what is measured, as of nice(1), below 0 to keep others from disturbing (0)
  *   --idle SECONDS   how long an idle domain is watched (20)
  *
@@ -23,14 +23,17 @@ import { availableParallelism, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { BOOT_ROWS, BootResults } from './boot.ts';
+import { DISK_ROWS, DiskResults } from './disk.ts';
+import { makeIoImages } from './io.ts';
 import { LOADS } from './loads.ts';
+import { NETWORK_ROWS, NetworkResults } from './network.ts';
 import { listRows, ProbeResults } from './probe.ts';
 import type { System } from './process.ts';
 import { means, type Row, SYSTEMS, type SystemName, table } from './report.ts';
 import { soak } from './soak.ts';
 import { available, type Images, keepsTranslations, makeImages, type Peer, untilShell } from './systems.ts';
 
-const GROUPS = ['cpu', 'float', 'system', 'boot'] as const;
+const GROUPS = ['cpu', 'float', 'system', 'boot', 'disk', 'network'] as const;
 
 function fail(message: string, status: number): never {
   process.stderr.write(`bench: ${message}\n`);
@@ -141,9 +144,25 @@ try {
   const wantIdle = wanted('boot', BOOT_ROWS.idle);
   const wantAgain = wanted('boot', BOOT_ROWS.warm);
   const keeps = keepsTranslations();
+  const ioTimes = { warm: options.times.warm * 2, measure: options.times.measure * 4 };
+  const disk = new DiskResults(
+    DISK_ROWS.filter(({ name }) => wanted('disk', name)),
+    ioTimes,
+    say,
+  );
+  const network = new NetworkResults(
+    NETWORK_ROWS.filter(({ name }) => wanted('network', name)),
+    ioTimes,
+    say,
+  );
+  const withIo = disk.rowCount + network.rowCount > 0;
+  const ioImages = withIo ? await makeIoImages(images) : null;
+  if (disk.rowCount > 0) notes.push(...disk.notes);
   const errors: string[] = [];
 
   const visit = async (peer: Peer, round: number, label: string) => {
+    if (ioImages && disk.rowCount > 0) await disk.measure(ioImages, peer, label, options);
+    if (ioImages && network.rowCount > 0) await network.measure(ioImages, peer, label, options);
     if (peer.boot === null) {
       if (probe.rowCount > 0) await probe.runNatively(peer, images, label, options.nice);
       return;
@@ -185,12 +204,17 @@ try {
       }
     }
   }
-  const rows: Row[] = [...probe.finish(), ...boot.result.filter(({ group, name }) => wanted(group, name))];
-  process.stdout.write(`${images.title}, Node ${process.version}. Times: less is better.\n`);
+  const rows: Row[] = [
+    ...probe.finish(),
+    ...boot.result.filter(({ group, name }) => wanted(group, name)),
+    ...disk.result,
+    ...network.result,
+  ];
+  process.stdout.write(`${images.title}, Node ${process.version}. Rates: more is better; all else: less.\n`);
   for (const note of notes) process.stdout.write(`Note: ${note}.\n`);
   process.stdout.write('"vs": how many times better we are; below 1 we are worse.\n\n');
   process.stdout.write(table(rows));
-  process.stdout.write(`\n${means(rows, ['cpu', 'float', 'system'])}`);
+  process.stdout.write(`\n${means(rows, ['cpu', 'float', 'system', 'disk', 'network'])}`);
   if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(rows, null, 2)}\n`);
   errors.push(...probe.errors);
   for (const error of errors) process.stderr.write(`bench: ${error}\n`);

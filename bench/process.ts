@@ -16,6 +16,13 @@ export function setNice(pid: number, nice: number): void {
   else for (const thread of readdirSync(`/proc/${pid}/task`)) setPriority(Number(thread), nice);
 }
 
+/** CPU time of a process so far, in seconds, of all its threads. */
+export function cpuSecondsOf(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / TICKS;
+}
+
 export class System {
   private readonly child: ChildProcess;
   private output = '';
@@ -57,6 +64,12 @@ export class System {
     this.status = status;
     process.off('exit', this.kill);
     this.watcher();
+  }
+
+  /** @throws Error if it could not be started */
+  get pid(): number {
+    if (this.child.pid === undefined) throw new Error('it does not run');
+    return this.child.pid;
   }
 
   /** When the guest's console said its first byte, in ms of performance.now(). */
@@ -127,9 +140,7 @@ export class System {
 
   /** CPU time so far, in seconds, of all its threads. */
   get cpuSeconds(): number {
-    const stat = readFileSync(`/proc/${this.child.pid}/stat`, 'latin1');
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return (Number(fields[11]) + Number(fields[12])) / TICKS;
+    return cpuSecondsOf(this.pid);
   }
 
   /** Memory of the host that it holds now, in MiB. */

@@ -1,4 +1,4 @@
-/** What a bench run gives: medians, side by side. Of every quantity here, less is better. */
+/** What a bench run gives: medians, side by side. Of rates (MB/s, 1/s) more is better, of all else less. */
 
 /** One quantity. A system that was not measured is null. */
 export interface Row {
@@ -15,6 +15,8 @@ export interface Row {
 
 export const SYSTEMS = ['ours', 'native', 'tcg', 'uml', 'interpreter'] as const;
 export type SystemName = (typeof SYSTEMS)[number];
+
+const isRate = (unit: string) => unit.endsWith('/s');
 
 export function median(values: readonly number[]): number | null {
   if (values.length === 0) return null;
@@ -48,7 +50,8 @@ export class Samples {
     return [...this.rows].map(([name, { unit, values }]) => {
       const of = (system: SystemName) => {
         const medians = [...(values.get(system)?.values() ?? [])].map((all) => median(all)!);
-        return medians.length > 0 ? Math.min(...medians) : null;
+        if (medians.length === 0) return null;
+        return isRate(unit) ? Math.max(...medians) : Math.min(...medians);
       };
       const row: Row = {
         ...{ name, group: this.group, unit, ours: of('ours') },
@@ -69,7 +72,8 @@ function show(value: number | null): string {
 /** How many times better we are than a peer; null if one of them was not measured. */
 function advantage(row: Row, peer: SystemName): number | null {
   const [ours, other] = [row.ours, row[peer] ?? null];
-  return ours === null || other === null || ours === 0 ? null : other / ours;
+  if (!ours || !other) return null;
+  return isRate(row.unit) ? ours / other : other / ours;
 }
 
 function factor(value: number | null): string {

@@ -31,8 +31,9 @@ export interface Images {
   readonly title: string;
 }
 
-function compile(output: string, sources: readonly string[]): void {
-  const args = ['-O2', '-static', '-o', output, ...sources];
+/** @throws Error if gcc is missing or fails */
+export function compile(output: string, sources: readonly string[]): void {
+  const args = ['-O2', '-static', '-pthread', '-o', output, ...sources];
   const { status, error } = spawnSync('gcc', args, { stdio: 'inherit' });
   if (status !== 0) throw new Error(`${sources[0]} cannot be compiled: ${error?.message ?? 'gcc failed'}`);
 }
@@ -68,6 +69,10 @@ export interface BootSettings {
   readonly nice: number;
   /** Where it may keep translations for its next boot; without it, nowhere. */
   readonly translations?: string | undefined;
+  /** More for its command line: devices. */
+  readonly devices?: readonly string[];
+  /** Makes the command that starts it (QEMU) somewhere else: in a network namespace. */
+  readonly wrap?: (program: string, args: readonly string[]) => readonly [string, readonly string[]];
 }
 
 /** A system in one of its variants, as it is measured. */
@@ -86,13 +91,14 @@ function ours(system: SystemName, options: readonly string[]): Peer {
   return {
     system,
     variant: '',
-    boot: ({ kernel, ramdisk }, { translations, nice }) => {
+    boot: ({ kernel, ramdisk }, { translations, nice, devices = [] }) => {
       const args = [
         XENOLITH,
         ...['--quiet', '--kernel', kernel, '--ramdisk', ramdisk, '--memory', `${MEMORY}`],
         ...['--cmdline', `console=hvc0 earlyprintk=xen ${WORDS}`],
         ...(translations === undefined ? [] : ['--translations', translations]),
         ...options,
+        ...devices,
       ];
       return new System(process.execPath, args, nice);
     },
@@ -103,13 +109,14 @@ function tcg(model: string): Peer {
   return {
     system: 'tcg',
     variant: model,
-    boot: ({ kernel, ramdisk }, { nice }) => {
+    boot: ({ kernel, ramdisk }, { nice, devices = [], wrap = (...command) => command }) => {
       const args = [
         ...['-accel', 'tcg', '-cpu', model, '-m', `${MEMORY}`, '-nodefaults', '-no-user-config'],
         ...['-no-reboot', '-display', 'none', '-serial', 'stdio', '-kernel', kernel, '-initrd', ramdisk],
         ...['-append', `console=ttyS0 earlyprintk=serial,ttyS0,115200 ${WORDS}`],
+        ...devices,
       ];
-      return new System('qemu-system-x86_64', args, nice);
+      return new System(...wrap('qemu-system-x86_64', args), nice);
     },
   };
 }
@@ -128,9 +135,9 @@ const NARROW = `GLIBC_TUNABLES=glibc.cpu.hwcaps=${['AVX_Fast_Unaligned_Load', 'A
 const uml: Peer = {
   system: 'uml',
   variant: '',
-  boot: ({ ramdisk, startUml }, { nice }) => {
+  boot: ({ ramdisk, startUml }, { nice, devices = [] }) => {
     const args = [UML, `mem=${MEMORY}M`, `initrd=${ramdisk}`, 'con0=fd:0,fd:1', 'con=null', NARROW];
-    return new System(startUml, [...args, ...WORDS.split(' ')], nice);
+    return new System(startUml, [...args, ...WORDS.split(' '), ...devices], nice);
   },
 };
 
