@@ -15,6 +15,7 @@ const FILES: readonly (readonly [path: string, permissions: number])[] = [
   ['bin/poweroff', 0o755],
   ['bin/reboot', 0o755],
   ['etc/session', 0o755],
+  ['etc/root', 0o644],
   ['etc/udhcpc/default.script', 0o755],
   ['etc/profile', 0o644],
   ['etc/passwd', 0o644],
