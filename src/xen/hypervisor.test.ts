@@ -3,8 +3,10 @@ import { CPU, FLAG } from '../x86/state.ts';
 import { FLAT_USER_CS, FLAT_USER_SS } from './public/arch-x86.ts';
 import { ERRNO } from './public/errno.ts';
 import { SCHEDOP, SHUTDOWN } from './public/sched.ts';
+import { RUNSTATE } from './public/vcpu.ts';
 import { HYPERVISOR, SHARED_INFO, VCPU_INFO, VIRQ } from './public/xen.ts';
 import { hypercall, load, mov, PAGE, runUntilIdle, store, testGuest, testSystem, va } from './testing.ts';
+import { Tracer } from './trace.ts';
 
 const BLOCK = hypercall(HYPERVISOR.sched_op_compat, SCHEDOP.block, 0);
 const shutdown = (reason: number) => hypercall(HYPERVISOR.sched_op_compat, SCHEDOP.shutdown, reason);
@@ -52,6 +54,37 @@ describe('hypercalls', () => {
     expect(guest.read64(PAGE.data, 0)).toBe(0n);
     const printed = system.notifications.filter((each) => each.kind === 'console').map((each) => each.text);
     expect(printed.join('')).toBe(text);
+  });
+});
+
+describe('long hypercalls', () => {
+  /** Nanoseconds that a call takes. */
+  const LONG = 300_000;
+  /** syscall; jmp back */
+  const CALLS = [0x0f, 0x05, 0xeb, 0xfc];
+
+  it('leave the others their share', () => {
+    const system = testSystem();
+    const caller = testGuest(system, CALLS);
+    const other = testGuest(system, [0xeb, 0xfe]);
+    let calls = 0;
+    caller.domain.tracer = new Tracer(() => {
+      calls++;
+      system.clock.now += LONG;
+    });
+    const end = system.clock.now + 1e9;
+    let longest = 0;
+    while (system.clock.now < end) {
+      const before = system.clock.now;
+      system.hypervisor.runSlice();
+      longest = Math.max(longest, system.clock.now - before);
+    }
+    const { now } = system.clock;
+    const [first = 0, second = 0] = [caller, other].map(({ vcpu }) => vcpu.runstate.total(RUNSTATE.running, now));
+    expect(calls).toBeGreaterThan(1000);
+    expect(second / (first + second)).toBeGreaterThan(0.45);
+    // A turn, and as many calls as are made between two looks at the clock.
+    expect(longest).toBeLessThan(5e6);
   });
 });
 

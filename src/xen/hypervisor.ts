@@ -75,6 +75,8 @@ const BUDGET_MIN = 2_000;
 const BUDGET_MAX = 2_000_000;
 /** What an exit costs, in instructions: so that a guest that only exits comes to the end of its time too. */
 const EXIT_COST = 50;
+/** Exits between two looks at the clock: what an exit costs is for the guest to say, within bounds. */
+const EXITS = 8;
 
 /** Length of SYSCALL. */
 const SYSCALL_LENGTH = 2;
@@ -331,6 +333,7 @@ export class Hypervisor {
     const before = cpu.number(CPU.instructions);
     let left = budget;
     let executed = before;
+    let exits = EXITS;
     while (left > 0 && vcpu.runnable && !this.lookNow) {
       try {
         cpu.put(CPU.activity, ACTIVITY.hypervisor);
@@ -343,6 +346,9 @@ export class Hypervisor {
       const count = cpu.number(CPU.instructions);
       left -= count - executed + EXIT_COST;
       executed = count;
+      if (--exits > 0) continue;
+      exits = EXITS;
+      if (this.now() >= this.lookAt) break;
     }
     const after = this.now();
     const elapsed = after - now;
@@ -422,6 +428,7 @@ export class Hypervisor {
       cpu.setRegNumber(RAX, result);
       return;
     }
+    this.lookNow = true;
     for (let index = 0; index < ARGUMENTS; index++) {
       const register = CPU.regs + ARGUMENT_REGISTERS[index]! * 8;
       cpu.put(register, words[index * 2]!);
