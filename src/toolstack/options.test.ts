@@ -23,6 +23,7 @@ describe('options', () => {
       hostLoopback: false,
       xenstore: null,
       disks: [],
+      shares: [],
       symbols: null,
       quiet: false,
     });
@@ -30,7 +31,7 @@ describe('options', () => {
 
   it('takes every option', () => {
     const line =
-      '--kernel=vmlinuz --no-ramdisk --cmdline=a --append b --memory 64 --vcpus 4 --trace --no-translator --translations t --profile --disk=d.img,,xvda,r --xenstore x --symbols s -q';
+      '--kernel=vmlinuz --no-ramdisk --cmdline=a --append b --memory 64 --vcpus 4 --trace --no-translator --translations t --profile --disk=d.img,,xvda,r --share src=dir,ro --xenstore x --symbols s -q';
     expect(parseOptions(line.split(' '))).toEqual({
       command: 'boot',
       kernel: 'vmlinuz',
@@ -50,6 +51,7 @@ describe('options', () => {
       hostLoopback: false,
       xenstore: 'x',
       disks: [expect.objectContaining({ target: 'd.img', vdev: 'xvda', readonly: true })],
+      shares: [{ tag: 'src', path: 'dir', readonly: true, warnings: [] }],
       symbols: 's',
       quiet: true,
     });
@@ -72,6 +74,7 @@ describe('options', () => {
 
   it.each([
     [['--nope'], "unknown option '--nope'"],
+    [['--share', 'dir'], '--share "dir": not as TAG=DIR or TAG=DIR,ro'],
     [['vmlinuz'], "unexpected argument 'vmlinuz'"],
     [['--kernel'], "option '--kernel <value>' argument missing"],
     [['--trace=1'], "option '--trace' does not take an argument"],
