@@ -11,9 +11,9 @@ const PREEMPTED = 0x8000_0000;
 
 /** Requests, and page-table entries looked at, after which a call pauses. */
 const MAX_REQUESTS = 1024;
-const MAX_WORK = 512 * 512;
+const MAX_WORK = 64 * 512;
 
-/** Does one request. @param at its address @param option what runBatch was given @returns 0 or -errno */
+/** Does one request. @param at its address @param option what runBatch was given @returns 0, -errno or RESTART */
 export type BatchRequest = (vcpu: Vcpu, at: VirtualAddress, option: boolean) => number;
 
 /**
@@ -34,20 +34,30 @@ export function runBatch(
   const pdone = args.number(2);
   let before = 0;
   if (args.low(1) & PREEMPTED && pdone !== 0) before = guest.u32(pdone);
-  const end = pageTables.work + MAX_WORK;
+  const end = pageTables.begin(vcpu.id, MAX_WORK);
+  // A call that goes on finds there what its request has done so far; another one needs nothing of it.
+  if ((count === 0 || !(args.low(1) & PREEMPTED)) && !pageTables.settle()) {
+    pageTables.end();
+    return RESTART;
+  }
   let result = 0;
   let done = 0;
   while (done < count) {
-    if (done >= MAX_REQUESTS || pageTables.work > end) {
-      args.set(0, requests + done * size);
-      args.set(1, ((count - done) | PREEMPTED) >>> 0);
-      result = RESTART;
-      break;
-    }
-    result = guarded(carryOut, vcpu, requests + done * size, option);
+    result =
+      done >= MAX_REQUESTS || pageTables.work > end
+        ? RESTART
+        : guarded(carryOut, vcpu, requests + done * size, option);
     if (result !== 0) break;
     done++;
+    if (pageTables.settle()) continue;
+    result = RESTART;
+    break;
   }
+  if (result === RESTART) {
+    args.set(0, requests + done * size);
+    args.set(1, ((count - done) | PREEMPTED) >>> 0);
+  }
+  pageTables.end();
   // Where it does not want to be told, it is not.
   if (pdone !== 0) tell(vcpu, pdone, before + done);
   return result;

@@ -19,7 +19,7 @@ import { type Frames, OutOfFrames } from '../../machine/frames.ts';
 import { type Memory, PAGE_SHIFT, PAGE_SIZE } from '../../machine/memory.ts';
 import type { PhysicalSpace, Processor } from '../../x86/processor.ts';
 import type { Domain } from '../domain.ts';
-import { HypercallError } from '../hypercall.ts';
+import { HypercallError, RESTART } from '../hypercall.ts';
 import { ERRNO } from '../public/errno.ts';
 import { E820 } from '../public/memory.ts';
 import { descriptorsValid } from '../segments.ts';
@@ -290,6 +290,7 @@ export class DomainMemory {
    * @throws HypercallError ENOMEM, and nothing has changed
    */
   forkFrom(parent: DomainMemory, own: ReadonlySet<number>): void {
+    parent.pageTables.settleAll();
     const { table, layout, frames } = this;
     const { ramEnd, xenEnd } = layout;
     const from = parent.table;
@@ -429,6 +430,7 @@ export class DomainMemory {
       table: this.table,
       holds: this.holds,
       roots: this.domain.vcpus.flatMap((vcpu) => [vcpu.kernelRoot, vcpu.userRoot]).filter((mfn) => mfn !== 0),
+      pending: this.pageTables.held,
       totalPages: this.totalPages,
       ramEnd: this.layout.ramEnd,
       xenSlotLow: (slot) => this.machineToPhys.slotLow(slot),
@@ -520,6 +522,7 @@ export class DomainMemory {
 
   private takeRoot(mfn: number): void {
     const error = this.owns(mfn) ? this.pageTables.take(mfn, FrameType.l4) : -ERRNO.EINVAL;
+    if (error === RESTART) throw new HypercallError(ERRNO.ERESTART);
     if (error !== 0) throw new HypercallError(error === -ERRNO.EBUSY ? ERRNO.EBUSY : ERRNO.EINVAL);
   }
 

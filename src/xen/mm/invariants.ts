@@ -12,6 +12,8 @@ export interface Books {
   readonly holds: ReadonlyMap<number, { references: number; types: number }>;
   /** Loaded root tables, one entry for each time that one is loaded. */
   readonly roots: readonly number[];
+  /** Tables that calls in their middle hold. */
+  readonly pending: readonly number[];
   readonly totalPages: number;
   readonly ramEnd: number;
   xenSlotLow(slot: number): number;
@@ -68,6 +70,7 @@ export function violations(books: Books): string[] {
   }
   if (pages !== books.totalPages) found.push(`${pages} pages, but totalPages is ${books.totalPages}`);
   for (const root of books.roots) take(root, true);
+  for (const table of books.pending) take(table, true);
   for (const root of books.roots)
     if (table.type(root) !== FrameType.l4) problem(root, 'loaded root is not an L4 table');
   for (const [mfn, hold] of books.holds) {

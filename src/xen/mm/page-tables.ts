@@ -31,11 +31,14 @@
  * An entry for the very table it is in holds nothing. One for another table of the level holds both counts; such
  * references are never chained (a table that others name so may itself name none), so they form no cycle.
  *
- * The work of one promotion is bounded by the domain's memory: each table is checked at most once. `work` counts
- * the entries looked at, so that long calls know when to pause.
+ * One promotion can be as much work as the domain has memory, and so can the end of one. `work` counts the entries
+ * looked at; past a limit a promotion ends with RESTART, and tables below one that is dropped are dropped later. No
+ * work is lost by that: a table that had been checked keeps its counts, which are no longer (or not yet) those of an
+ * entry but of the list of what is pending. Who takes it then has no work; settle() lets go of them.
  */
 import { PAGE_SHIFT } from '../../machine/memory.ts';
 import type { PhysicalSpace, Processor } from '../../x86/processor.ts';
+import { RESTART } from '../hypercall.ts';
 import { ERRNO } from '../public/errno.ts';
 import { PTE, PTE_HIGH, PTES, XEN_END_SLOT, XEN_FIRST_SLOT } from '../public/mmu.ts';
 import { COUNT_MAX, type FrameTable, FrameType, Kind, TYPE_MASK, VALIDATED } from './frame-table.ts';
@@ -47,6 +50,8 @@ const AD = PTE.ACCESSED | PTE.DIRTY;
 const WALKED = PRESENT | PTE.ACCESSED;
 /** u32 words of a frame. */
 const WORDS = 1024;
+/** What letting go of a table that others hold counts for. */
+const SETTLE_WORK = 8;
 
 /** What the page tables need to know of the domain that they are part of. */
 export interface PageTableOwner {
@@ -64,6 +69,11 @@ export interface PageTableOwner {
 export class PageTables {
   /** Entries looked at so far. */
   work = 0;
+  /** What of it is done before the others get their turn. */
+  private limit = Number.POSITIVE_INFINITY;
+  /** Tables with a count of their type and a reference each, by the vCPU whose call it was; and those of this call. */
+  private readonly pendingOf = new Map<number, number[]>();
+  private pending: number[] = [];
   private readonly table: FrameTable;
   private readonly space: PhysicalSpace;
   private readonly processor: () => Processor;
@@ -86,6 +96,49 @@ export class PageTables {
   /** Takes over what is known of the tables of a domain of which this one is a copy. */
   copyFrom(other: PageTables): void {
     for (const [mfn, count] of other.linear) this.linear.set(mfn, count);
+  }
+
+  /**
+   * What a vCPU has done pauses after so much work, until {@link end}. @param vcpu its number
+   * @returns the work so far at which it will
+   */
+  begin(vcpu: number, work: number): number {
+    let pending = this.pendingOf.get(vcpu);
+    if (pending === undefined) {
+      pending = [];
+      this.pendingOf.set(vcpu, pending);
+    }
+    this.pending = pending;
+    this.limit = this.work + work;
+    return this.limit;
+  }
+
+  end(): void {
+    this.limit = Number.POSITIVE_INFINITY;
+  }
+
+  /** Lets go of what this vCPU's calls that paused still hold. @returns false: there is more of it than the limit */
+  settle(): boolean {
+    const { pending } = this;
+    while (pending.length > 0) {
+      if (this.work > this.limit) return false;
+      this.work += SETTLE_WORK;
+      this.drop(pending.pop()!);
+    }
+    return true;
+  }
+
+  /** Lets go of all that is pending, for as long as it takes. */
+  settleAll(): void {
+    for (const pending of this.pendingOf.values()) {
+      this.pending = pending;
+      this.settle();
+    }
+  }
+
+  /** Tables that are held by calls that paused. */
+  get held(): number[] {
+    return [...this.pendingOf.values()].flat();
   }
 
   /** The frame number in an entry; one at or above the table's limit where there is no such frame. */
@@ -114,7 +167,8 @@ export class PageTables {
   /**
    * Takes a count of a type, promoting the frame if it has no type in use.
    * @param mfn of a frame that exists
-   * @returns 0; -EBUSY: in use as another type; -EINVAL: its contents do not fit the type, or it can never have it
+   * @returns 0; -EBUSY: in use as another type; -EINVAL: its contents do not fit the type, or it can never have it;
+   *   RESTART: that was more work than the limit, to be tried again
    */
   takeType(mfn: number, type: FrameType): number {
     const { typeCounts, states, kinds } = this.table;
@@ -253,7 +307,7 @@ export class PageTables {
       if (type === FrameType.l4 && i === XEN_FIRST_SLOT) i = XEN_END_SLOT;
       const low = u32[at + i * 2]!;
       if ((low & PRESENT) === 0) continue;
-      const error = this.takeTable(mfn, type, low, u32[at + i * 2 + 1]!);
+      const error = this.work > this.limit ? RESTART : this.takeTable(mfn, type, low, u32[at + i * 2 + 1]!);
       if (error === 0) continue;
       this.dropEntries(mfn, type, i);
       return error;
@@ -345,13 +399,16 @@ export class PageTables {
     if (typeCounts[mfn] !== 0 && (states[mfn]! & TYPE_MASK) === level)
       return this.takeLinear(table, mfn, low);
     const error = this.take(mfn, (level - 1) as FrameType);
-    return error === 0 ? 0 : -EINVAL;
+    return error === 0 || error === RESTART ? error : -EINVAL;
   }
 
   private dropTable(table: number, level: number, low: number, high: number): void {
     const mfn = this.frameOf(low, high);
-    if ((this.table.states[mfn]! & TYPE_MASK) !== level) this.drop(mfn);
-    else if (mfn !== table) {
+    const { states, typeCounts } = this.table;
+    if ((states[mfn]! & TYPE_MASK) !== level) {
+      if (this.work > this.limit && typeCounts[mfn] === 1) this.pending.push(mfn);
+      else this.drop(mfn);
+    } else if (mfn !== table) {
       this.countLinear(table, 1);
       this.countLinear(mfn, -1);
       this.drop(mfn);
