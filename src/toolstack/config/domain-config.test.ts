@@ -1,6 +1,7 @@
 import { Value } from '@sinclair/typebox/value';
 import { describe, expect, it } from 'vitest';
 import { DomainConfig } from '../api/model.ts';
+import { parseShareSpec } from '../devices/share-spec.ts';
 import { readDomainConfig } from './domain-config.ts';
 
 const BASE = 'name="g"\nkernel="/boot/vmlinuz"\n';
@@ -88,6 +89,18 @@ seclabel = "system_u"
       'g.cfg:19: seclabel: has no effect here',
     ]);
     expect(Value.Check(DomainConfig, config)).toBe(true);
+  });
+
+  it('has shared folders, wherever it is read', () => {
+    const { config, warnings } = read(
+      `name='g'; kernel='k'; p9=['tag=src,path=work,security_model=none,type=xen_9pfsd', 'tag=b,path=/b,ro,max-files=9']`,
+    );
+    expect(config.p9.map((text) => parseShareSpec(text))).toEqual([
+      { tag: 'src', path: '/here/work', readonly: false, warnings: [] },
+      { tag: 'b', path: '/b', readonly: true, warnings: [] },
+    ]);
+    expect(warnings).toEqual([expect.stringMatching(/p9: max-files has no effect here$/)]);
+    expect(() => read(`name='g'; kernel='k'; p9=['path=/b']`)).toThrow(/p9: tag is missing/);
   });
 
   it('is changed from the command line', () => {
