@@ -40,6 +40,14 @@ export class ConsoleLog {
     this.onWrite(bytes);
   }
 
+  /** Printed where the domain was before. */
+  restore(bytes: Uint8Array): void {
+    const { onWrite } = this;
+    this.onWrite = () => {};
+    this.write(bytes);
+    this.onWrite = onWrite;
+  }
+
   /** What is kept, oldest first. */
   get bytes(): Uint8Array {
     const size = this.ring.length;

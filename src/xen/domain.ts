@@ -12,6 +12,7 @@ import type { Hypervisor } from './hypervisor.ts';
 import type { DomainMemory } from './mm/domain-memory.ts';
 import { SHUTDOWN } from './public/sched.ts';
 import { Watchdogs } from './sched.ts';
+import type { Timer } from './timers.ts';
 import type { Tracer } from './trace.ts';
 import type { Vcpu } from './vcpu.ts';
 
@@ -38,6 +39,8 @@ export class Domain {
   vmAssist = 0;
   /** Number of reasons for which it must not run (a domain starts with one). */
   pauseCount = 1;
+  /** The domain's time less system time, ns (time.ts). */
+  timeOffset = 0;
   /** Set once it has shut down: the SHUTDOWN_* code. */
   shutdown: number | null = null;
   /** The code that it will report, whatever it gives when it shuts down (SCHEDOP_shutdown_code). */
@@ -64,6 +67,22 @@ export class Domain {
 
   get space(): PhysicalSpace {
     return this.memory.space;
+  }
+
+  /** The domain's time, ns. */
+  now(): number {
+    return this.hypervisor.now() + this.timeOffset;
+  }
+
+  /** The domain's time at which a timer fires; null: it is not set. */
+  guestDeadline({ deadline }: Timer): number | null {
+    return Number.isFinite(deadline) ? deadline + this.timeOffset : null;
+  }
+
+  setGuestDeadline(timer: Timer, deadline: number | null): void {
+    const { timers } = this.hypervisor;
+    if (deadline === null) timers.cancel(timer);
+    else timers.set(timer, deadline - this.timeOffset);
   }
 
   cpu(vcpu: number): Cpu {

@@ -9,12 +9,12 @@
  */
 import type { Domain } from './domain.ts';
 import { Channel, type EventAbi } from './event-abi.ts';
-import { FifoAbi } from './event-fifo.ts';
+import { FifoAbi, type FifoState } from './event-fifo.ts';
 import { TwoLevelAbi } from './event-two-level.ts';
 import { HypercallError } from './hypercall.ts';
 import { ERRNO } from './public/errno.ts';
 import { EVTCHN_FIFO_PRIORITY, EVTCHNSTAT, type EventChannelStatus } from './public/event_channel.ts';
-import { NR_VIRQS, VCPU_INFO, VIRQ } from './public/xen.ts';
+import { DOMID, NR_VIRQS, VCPU_INFO, VIRQ } from './public/xen.ts';
 import type { Vcpu } from './vcpu.ts';
 
 /** The domain whose services are TypeScript. */
@@ -35,6 +35,18 @@ export interface ChannelInfo {
   virq: number;
   pending: boolean;
   masked: boolean;
+}
+
+/** A port as plain data. Domain numbers of the domain itself are DOMID_SELF. */
+export type ChannelState = Readonly<Pick<Channel, keyof Channel>>;
+
+/** The ports of a domain as plain data. */
+export interface EventsState {
+  readonly channels: readonly ChannelState[];
+  /** vCPUs in SCHEDOP_poll, and the ports that they wait for. */
+  readonly pollers: readonly (readonly [vcpu: number, ports: readonly number[]])[];
+  /** Null: the two-level ABI. */
+  readonly fifo: FifoState | null;
 }
 
 export class EventChannels {
@@ -156,22 +168,53 @@ export class EventChannels {
     );
   }
 
-  /** Opens the ports that another domain has: of one without channels to other guests, and new itself. */
-  forkFrom(parent: EventChannels): void {
+  // --- Taking over what is known of a domain (domain-state.ts) ---
+
+  state(): EventsState {
+    const { id } = this.domain;
+    const channels = this.channels.flatMap((channel): ChannelState[] =>
+      channel === undefined
+        ? []
+        : [{ ...channel, remoteDomid: channel.remoteDomid === id ? DOMID.SELF : channel.remoteDomid }],
+    );
+    return {
+      channels,
+      pollers: [...this.pollers].map(([vcpu, ports]) => [vcpu.id, [...ports]] as const),
+      fifo: this.fifo?.state() ?? null,
+    };
+  }
+
+  /**
+   * Opens the ports of such a domain, for a new one.
+   * @throws HypercallError EINVAL: what cannot be
+   */
+  setState({ channels, pollers, fifo }: EventsState): void {
     const { domain } = this;
-    parent.channels.forEach((channel, port) => {
-      if (channel === undefined) return;
-      const copy = Object.assign(new Channel(port), channel);
-      if (channel.remoteDomid === parent.domain.id) copy.remoteDomid = domain.id;
-      this.channels[port] = copy;
-    });
-    parent.virqPorts.forEach((ports, vcpu) => {
-      this.virqPorts[vcpu] = ports.slice();
-    });
-    for (const [vcpu, ports] of parent.pollers) this.pollers.set(domain.vcpus[vcpu.id]!, ports);
-    this.firstFree = parent.firstFree;
-    if (parent.fifo === null) return;
-    this.fifo = parent.fifo.forkTo(domain);
+    for (const { port, ...channel } of channels) {
+      const { vcpu, virq, state, lastVcpu, remoteDomid, priority, lastPriority } = channel;
+      const { MIN } = EVTCHN_FIFO_PRIORITY;
+      if (port < 1 || port > this.maxPort || this.channels[port]) throw new HypercallError(ERRNO.EINVAL);
+      if (!domain.vcpus[vcpu] || !domain.vcpus[lastVcpu] || priority > MIN || lastPriority > MIN)
+        throw new HypercallError(ERRNO.EINVAL);
+      const self = remoteDomid === DOMID.SELF;
+      if (!self && state === EVTCHNSTAT.interdomain && remoteDomid !== DOMAIN_0)
+        throw new HypercallError(ERRNO.EINVAL, `port ${port} leads to another domain`);
+      if (state === EVTCHNSTAT.virq) {
+        const ports = virq < NR_VIRQS ? this.virqsOf(VCPU_VIRQS.has(virq) ? vcpu : 0) : null;
+        if (ports === null || ports[virq] !== 0) throw new HypercallError(ERRNO.EINVAL);
+        ports[virq] = port;
+      }
+      const own = { ...channel, remoteDomid: self ? domain.id : remoteDomid };
+      this.channels[port] = Object.assign(new Channel(port), own);
+    }
+    for (const [vcpu, ports] of pollers) {
+      const poller = domain.vcpus[vcpu];
+      if (!poller) throw new HypercallError(ERRNO.EINVAL);
+      this.pollers.set(poller, new Set(ports));
+    }
+    this.firstFree = 1;
+    if (fifo === null) return;
+    this.fifo = FifoAbi.of(domain, fifo);
     this.abi = this.fifo;
   }
 

@@ -36,6 +36,24 @@ interface Queues {
   readonly tails: Uint32Array;
 }
 
+/** The pages of the ABI as plain data (domain-state.ts). */
+export interface FifoState {
+  /** Frame numbers of the event words. */
+  readonly pages: readonly number[];
+  readonly queues: readonly {
+    readonly vcpu: number;
+    /** Of the control block: its page, and where in it. */
+    readonly mfn: number;
+    readonly offset: number;
+    readonly tails: readonly number[];
+  }[];
+}
+
+/** Where a control block may be in its page. */
+function goodOffset(offset: number): boolean {
+  return offset >= 0 && offset <= PAGE_SIZE - EVTCHN_FIFO_CONTROL_BLOCK.size && (offset & 7) === 0;
+}
+
 export class FifoAbi implements EventAbi {
   readonly ports = EVTCHN_FIFO_NR_CHANNELS;
   private readonly domain: Domain;
@@ -57,9 +75,7 @@ export class FifoAbi implements EventAbi {
    * @throws HypercallError EINVAL: no such page, a bad offset, or the vCPU has a control block already
    */
   addControlBlock(vcpu: number, gfn: number, offset: number): void {
-    if (offset > PAGE_SIZE - EVTCHN_FIFO_CONTROL_BLOCK.size || (offset & 7) !== 0) {
-      throw new HypercallError(ERRNO.EINVAL);
-    }
+    if (!goodOffset(offset)) throw new HypercallError(ERRNO.EINVAL);
     if (this.queues[vcpu]) throw new HypercallError(ERRNO.EINVAL);
     const page = GuestPage.writable(this.domain, gfn);
     if (!page) throw new HypercallError(ERRNO.EINVAL);
@@ -83,17 +99,34 @@ export class FifoAbi implements EventAbi {
     return { first: (this.pages.length - 1) * WORDS_PER_PAGE, count: WORDS_PER_PAGE };
   }
 
-  /** The same pages of a domain that is a fork of this ABI's. */
-  forkTo(domain: Domain): FifoAbi {
-    const fork = new FifoAbi(domain);
-    for (const page of this.pages) fork.pages.push(GuestPage.adopt(domain, page));
-    this.queues.forEach((queue, vcpu) => {
-      if (queue === undefined) return;
-      const page = GuestPage.adopt(domain, queue.page);
-      const control = page.address + (queue.control - queue.page.address);
-      fork.queues[vcpu] = { page, control, tails: queue.tails.slice() };
-    });
-    return fork;
+  state(): FifoState {
+    return {
+      pages: this.pages.map(({ mfn }) => mfn),
+      queues: this.queues.flatMap((queue, vcpu) => {
+        if (queue === undefined) return [];
+        const { page, control, tails } = queue;
+        return [{ vcpu, mfn: page.mfn, offset: control - page.address, tails: [...tails] }];
+      }),
+    };
+  }
+
+  /**
+   * For a domain of which so much is known: the pages are held already.
+   * @throws HypercallError EINVAL: what cannot be
+   */
+  static of(domain: Domain, { pages, queues }: FifoState): FifoAbi {
+    const fifo = new FifoAbi(domain);
+    if (pages.length * WORDS_PER_PAGE > fifo.ports) throw new HypercallError(ERRNO.EINVAL);
+    for (const mfn of pages) fifo.pages.push(GuestPage.adopt(domain, mfn));
+    for (const { vcpu, mfn, offset, tails } of queues) {
+      if (!goodOffset(offset) || !domain.vcpus[vcpu] || fifo.queues[vcpu])
+        throw new HypercallError(ERRNO.EINVAL);
+      const page = GuestPage.adopt(domain, mfn);
+      const kept = new Uint32Array(EVTCHN_FIFO_MAX_QUEUES);
+      kept.set(tails.slice(0, EVTCHN_FIFO_MAX_QUEUES));
+      fifo.queues[vcpu] = { page, control: page.address + offset, tails: kept };
+    }
+    return fifo;
   }
 
   setPending(channel: Channel): boolean {

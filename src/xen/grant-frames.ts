@@ -10,6 +10,7 @@ import { OutOfFrames } from '../machine/frames.ts';
 import { type Memory, PAGE_SIZE } from '../machine/memory.ts';
 import type { Domain } from './domain.ts';
 import { HypercallError } from './hypercall.ts';
+import { ERRNO } from './public/errno.ts';
 import {
   GNTTAB_NR_RESERVED_ENTRIES,
   GRANT_ENTRY_V1,
@@ -40,6 +41,21 @@ export interface GrantEntry {
   transDomid: number;
   transRef: number;
 }
+
+/** The frames as plain data (domain-state.ts): the guest's numbers for them. */
+export interface GrantFramesState {
+  readonly version: GrantVersion;
+  readonly shared: readonly number[];
+  readonly status: readonly number[];
+}
+
+/** Where they are: linear addresses. */
+export interface GrantPlaces {
+  readonly shared: readonly number[];
+  readonly status: readonly number[];
+}
+
+const TABLE_ACCESS = { writable: true, guestMappable: true } as const;
 
 /** A frame of the table: the machine's, and the guest's number for it. */
 interface TableFrame {
@@ -111,24 +127,47 @@ export class GrantFrames {
     return true;
   }
 
+  state(): GrantFramesState {
+    const mfns = (list: readonly TableFrame[]) => list.map(({ mfn }) => mfn);
+    return { version: this.version, shared: mfns(this.shared), status: mfns(this.status) };
+  }
+
+  /** Linear addresses of the frames. */
+  get places(): GrantPlaces {
+    const addresses = (list: readonly TableFrame[]) =>
+      list.map(({ machineFrame }) => machineFrame * PAGE_SIZE);
+    return { shared: addresses(this.shared), status: addresses(this.status) };
+  }
+
   /**
-   * Becomes a copy of the table of the domain that this one is a fork of.
-   * @throws OutOfFrames
+   * Becomes such a table, for a domain whose counts know it already, or will.
+   * @param source frames to take over, or to copy; null: new ones, cleared
+   * @throws OutOfFrames; HypercallError EINVAL: what cannot be
    */
-  forkFrom(parent: GrantFrames): void {
-    this.version = parent.version;
-    const { frames } = this.domain.hypervisor;
-    const { u8 } = this.memory;
-    for (const [from, to] of [
-      [parent.shared, this.shared],
-      [parent.status, this.status],
+  setState(
+    { version, shared, status }: GrantFramesState,
+    source: { take: GrantPlaces } | { copy: GrantPlaces } | null,
+  ): void {
+    const { domain } = this;
+    const { frames } = domain.hypervisor;
+    if (shared.length > domain.grants.maxFrames) throw new HypercallError(ERRNO.EINVAL);
+    this.version = version;
+    const places = source === null ? null : 'take' in source ? source.take : source.copy;
+    const take = source !== null && 'take' in source;
+    for (const [mfns, list, from] of [
+      [shared, this.shared, places?.shared],
+      [status, this.status, places?.status],
     ] as const)
-      for (const { machineFrame, mfn } of from) {
-        const copy = frames.alloc();
-        u8.copyWithin(copy * PAGE_SIZE, machineFrame * PAGE_SIZE, (machineFrame + 1) * PAGE_SIZE);
-        this.domain.memory.forkXenFrame(parent.domain.memory, mfn, copy);
-        to.push({ machineFrame: copy, mfn });
+      for (const [index, mfn] of mfns.entries()) {
+        const machineFrame = take ? from![index]! / PAGE_SIZE : frames.alloc();
+        if (from !== undefined && !take)
+          this.memory.u8.copyWithin(machineFrame * PAGE_SIZE, from[index]!, from[index]! + PAGE_SIZE);
+        // From here on it goes with the table.
+        list.push({ machineFrame, mfn });
+        domain.memory.adoptXenFrame(mfn, machineFrame, TABLE_ACCESS);
       }
+    if (version === 2 && this.status.length < Math.ceil(this.entries / STATUS_PER_FRAME))
+      throw new HypercallError(ERRNO.EINVAL);
   }
 
   /** An entry as it is now. @param ref below entries */
@@ -297,7 +336,7 @@ function extend(domain: Domain, list: TableFrame[], count: number): boolean {
       throw error;
     }
     try {
-      const mfn = domain.memory.addXenFrame(machineFrame, { writable: true, guestMappable: true });
+      const mfn = domain.memory.addXenFrame(machineFrame, TABLE_ACCESS);
       list.push({ machineFrame, mfn });
     } catch (error) {
       frames.release(machineFrame);

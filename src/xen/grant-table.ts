@@ -8,9 +8,17 @@
  */
 import { PAGE_SIZE } from '../machine/memory.ts';
 import type { Domain } from './domain.ts';
-import { type GrantEntry, GrantFrames, type GrantVersion } from './grant-frames.ts';
+import {
+  type GrantEntry,
+  GrantFrames,
+  type GrantFramesState,
+  type GrantVersion,
+} from './grant-frames.ts';
 import { GrantMappings } from './grant-map.ts';
 import { GuestPage } from './guest-page.ts';
+import { HypercallError } from './hypercall.ts';
+import { FrameType } from './mm/frame-table.ts';
+import { ERRNO } from './public/errno.ts';
 import { GNTST, type GrantStatus, GTF } from './public/grant_table.ts';
 
 /** Largest size of the table, in frames (xl.cfg: max_grant_frames). */
@@ -48,6 +56,11 @@ export interface GrantWish {
   readonly map: boolean;
 }
 
+/** A grant table as plain data, and which of its entries are in use: reference, page, readers, writers. */
+export interface GrantsState extends GrantFramesState {
+  readonly uses: readonly (readonly [ref: number, mfn: number, readers: number, writers: number])[];
+}
+
 export class GrantTable {
   readonly domain: Domain;
   readonly maxFrames: number;
@@ -79,17 +92,32 @@ export class GrantTable {
     return true;
   }
 
+  /** Entries that others have in use now. */
+  get inUse(): number {
+    return this.active.size;
+  }
+
+  /** As plain data (domain-state.ts). */
+  state(): GrantsState {
+    return {
+      ...this.frames.state(),
+      uses: [...this.active].map(([ref, { mfn, readers, writers }]) => [ref, mfn, readers, writers] as const),
+    };
+  }
+
   /**
-   * Becomes a copy of the table of the domain that this one is a fork of, with nothing of it in use: what others
-   * have mapped is the other domain's.
-   * @throws OutOfFrames
+   * The frames are those of such a table: nothing of it is in use, as what others had mapped was the other domain's.
+   * @throws HypercallError EINVAL: what cannot be
    */
-  forkFrom(parent: GrantTable): void {
-    this.frames.forkFrom(parent.frames);
+  setState({ uses }: GrantsState): void {
     const { memory } = this.domain;
-    for (const [ref, { mfn, readers, writers }] of parent.active) {
-      for (let use = 0; use < readers; use++) memory.putPage(mfn);
-      for (let use = 0; use < writers; use++) memory.putPageType(mfn);
+    for (const [ref, mfn, readers, writers] of uses) {
+      if (ref >= this.frames.entries) throw new HypercallError(ERRNO.EINVAL);
+      for (let use = 0; use < readers + writers; use++) {
+        memory.adoptHold(mfn, use < readers ? null : FrameType.writable);
+        if (use < readers) memory.putPage(mfn);
+        else memory.putPageType(mfn);
+      }
       this.frames.unmark(ref, false, false);
     }
   }

@@ -27,9 +27,13 @@ export class GuestPage {
     return GuestPage.take(domain, mfn, false);
   }
 
-  /** A page that is held already, by the domain that this one is a fork of (DomainMemory.forkFrom). */
-  static adopt(domain: Domain, { mfn, writable }: GuestPage): GuestPage {
-    return new GuestPage(domain, mfn, writable);
+  /**
+   * A writable page whose counts say that it is held already (domain-state.ts).
+   * @throws HypercallError EINVAL: they do not
+   */
+  static adopt(domain: Domain, mfn: number): GuestPage {
+    domain.memory.adoptHold(mfn, FrameType.writable);
+    return new GuestPage(domain, mfn, true);
   }
 
   private static take(domain: Domain, mfn: number, writable: boolean): GuestPage | null {

@@ -31,7 +31,7 @@ import {
   RESTART,
 } from './hypercall.ts';
 import { makeHypercalls } from './hypercall-table.ts';
-import { DomainMemory, outOfMemory } from './mm/domain-memory.ts';
+import { DomainMemory, type MemoryPlaces, outOfMemory } from './mm/domain-memory.ts';
 import { handlePageTableWrite } from './mm/page-table-write.ts';
 import { ownPage, type SharedFrames } from './mm/shared-frames.ts';
 import { NotificationQueue } from './notify.ts';
@@ -58,6 +58,13 @@ export interface HypervisorHost {
 }
 
 /** Which processor of a machine a hypervisor runs on. */
+/** What a domain that comes from another processor has in machine memory: linear addresses. */
+export interface ExistingDomain {
+  readonly domid: number;
+  readonly memory: MemoryPlaces;
+  readonly cpus: readonly number[];
+}
+
 export interface PcpuPlace {
   readonly number: number;
   /** What it has in common with the hypervisors of the others. */
@@ -124,7 +131,7 @@ export class Hypervisor {
     this.control = new Control(this);
     this.notifications = new NotificationQueue((notification) => this.control.onNotify(notification));
     this.processor = createProcessor(memory, frames, {
-      tsc: () => host.now(),
+      tsc: () => host.now() + (this.current?.domain.timeOffset ?? 0),
       random: (bytes) => host.random(bytes),
       cpuid: (leaf, subleaf) => cpuid(leaf, subleaf, apicIdOf(this.current?.id ?? 0)),
       gate: buildGate,
@@ -171,34 +178,52 @@ export class Hypervisor {
    * @param uuid 16 bytes; null: random ones
    * @throws HypercallError ENOMEM
    */
-  createDomain(maxPages: number, vcpus: number, uuid: Uint8Array | null): Domain {
+  createDomain(
+    maxPages: number,
+    vcpus: number,
+    uuid: Uint8Array | null,
+    existing: ExistingDomain | null = null,
+  ): Domain {
     const { frames } = this;
     if (maxPages > frames.total)
       throw new HypercallError(ERRNO.ENOMEM, 'the machine has less memory than that');
-    const domid = this.common.claim(this.pcpu);
+    const domid = existing?.domid ?? this.common.claim(this.pcpu);
     let domain: Domain;
     try {
       domain = new Domain(this, domid, uuid ?? this.randomUuid(), (self) => ({
-        memory: new DomainMemory(self, frames, () => this.processor, maxPages, this.sharedFrames),
+   * @param existing what is in machine memory of it already (domain-move.ts)
+        memory: new DomainMemory(
+          self,
+          frames,
+          () => this.processor,
+          maxPages,
+          this.sharedFrames,
+          existing?.memory,
+        ),
         events: new EventChannels(self),
         grants: new GrantTable(self),
         log: new ConsoleLog(self),
       }));
     } catch (error) {
-      this.common.release(domid);
+      if (existing === null) this.common.release(domid);
       throw error;
     }
     try {
-      for (let id = 0; id < vcpus; id++) this.addVcpu(domain, id);
+      for (let id = 0; id < vcpus; id++) {
+        if (existing === null) this.addVcpu(domain, id);
+        else this.adoptVcpu(domain, id, existing.cpus[id]!);
+      }
     } catch (error) {
-      this.destroyDomain(domain);
-      throw error;
+      if (existing === null) this.destroyDomain(domain);
+      else this.forgetDomain(domain);
+      throw outOfMemory(error);
     }
     domain.events.onDom0 = (port) => this.notify({ kind: 'event', domid: domain.id, port });
     const decoder = new TextDecoder();
     domain.log.onWrite = (bytes) =>
       this.notify({ kind: 'console', domid: domain.id, text: decoder.decode(bytes, { stream: true }) });
-    publishWallclock(domain);
+    if (existing === null) publishWallclock(domain);
+    else this.common.move(domid, this.pcpu);
     this.domains.set(domain.id, domain);
     return domain;
   }
@@ -213,6 +238,23 @@ export class Hypervisor {
     this.notifications.forget(domain.id);
     this.common.release(domain.id);
   }
+  /** Lets go of a domain that goes to another processor: nothing of it is given back. */
+  forgetDomain(domain: Domain): void {
+    if (this.current?.domain === domain) this.current = null;
+    domain.dying = true;
+    for (const vcpu of domain.vcpus) {
+      vcpu.retire();
+      this.vcpuOfCpu.delete(vcpu.cpu.address);
+      this.processor.detach(vcpu.cpu);
+    }
+    domain.watchdogs.stopAll();
+    domain.memory.abandon();
+    this.scheduler.remove(domain);
+    this.domains.delete(domain.id);
+    this.notifications.flush();
+    this.notifications.forget(domain.id);
+  }
+
 
   private addVcpu(domain: Domain, id: number): void {
     const cpu = this.makeCpu(domain);
@@ -235,6 +277,22 @@ export class Hypervisor {
       cpu.supervisor = true;
       cpu.put(CPU.owner, domain.id);
       this.processor.attach(cpu, domain.space);
+  /** @param address of its frame @throws OutOfFrames */
+  private adoptVcpu(domain: Domain, id: number, address: number): void {
+    const cpu = new Cpu(this.memory, address);
+    // What the processor had there that it was on before.
+    const { u8 } = this.memory;
+    u8.fill(0, address + CPU.tlb, address + CPU.instructions);
+    u8.fill(0, address + CPU.crossSize, address + CPU.monitor);
+    cpu.put(CPU.owner, domain.id);
+    this.processor.attach(cpu, domain.space);
+    const vcpu = new Vcpu(domain, id, cpu);
+    this.vcpuOfCpu.set(address, vcpu);
+    domain.vcpus.push(vcpu);
+    const inSharedInfo = domain.memory.sharedInfo + SHARED_INFO.vcpu_info + id * VCPU_INFO.size;
+    vcpu.vcpuInfo = id < LEGACY_MAX_VCPUS ? inSharedInfo : 0;
+  }
+
       return cpu;
     } catch (error) {
       if (frame !== 0) this.frames.release(frame);

@@ -68,7 +68,7 @@ export function readMsr(vcpu: Vcpu, number: number): MsrValue | null {
     case MSR.SHADOW_GS_BASE:
       return halves(vcpu.gsBaseUser);
     case MSR.TSC:
-      return halves(vcpu.domain.hypervisor.now());
+      return halves(vcpu.domain.now());
     case MSR.TSC_AUX:
       return [0, 0];
     case MSR.APIC_BASE:

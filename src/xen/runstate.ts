@@ -33,15 +33,15 @@ export class RunstateClock {
     return this.times[state] + (state === this.state ? now - this.since : 0);
   }
 
-  /** Lays out struct vcpu_runstate_info as u32 words. */
-  words(now: number): Uint32Array {
+  /** Lays out struct vcpu_runstate_info as u32 words. @param offset of the domain's time against system time, ns */
+  words(now: number, offset = 0): Uint32Array {
     const words = new Uint32Array(RUNSTATE_INFO.size / 4);
     const put = (offset: number, value: number) => {
       words[offset >>> 2] = value;
       words[(offset >>> 2) + 1] = high32(value);
     };
     words[RUNSTATE_INFO.state >>> 2] = this.state;
-    put(RUNSTATE_INFO.state_entry_time, this.since);
+    put(RUNSTATE_INFO.state_entry_time, this.since + offset);
     for (const state of Object.values(RUNSTATE)) put(RUNSTATE_INFO.time + state * 8, this.total(state, now));
     return words;
   }
@@ -51,8 +51,14 @@ export class RunstateClock {
    * @param linear gives the linear address behind an offset of the area, for a write
    * @param flag whether bit 63 of the entry time shows the update (VMASST_TYPE_runstate_update_flag)
    */
-  publish(memory: Memory, linear: (offset: number) => number, now: number, flag: boolean): void {
-    const words = this.words(now);
+  publish(
+    memory: Memory,
+    linear: (offset: number) => number,
+    now: number,
+    flag: boolean,
+    offset = 0,
+  ): void {
+    const words = this.words(now, offset);
     const high = (RUNSTATE_INFO.state_entry_time >>> 2) + 1;
     const entered = words[high]!;
     if (flag) {

@@ -42,13 +42,16 @@ export class Watchdogs {
     return 0;
   }
 
-  /** Those of the domain that this one is a fork of, with the same deadlines. */
-  forkFrom(parent: Watchdogs): void {
-    const { timers } = this.domain.hypervisor;
+  /** As plain data: for each the guest's time at which it fires, or null. */
+  state(): (number | null)[] {
+    return this.timers.map((timer) => this.domain.guestDeadline(timer));
+  }
+
+  setState(deadlines: readonly (number | null)[]): void {
     for (let index = 0; index < WATCHDOGS; index++) {
-      this.inUse[index] = parent.inUse[index]!;
-      const { deadline } = parent.timers[index]!;
-      if (Number.isFinite(deadline)) timers.set(this.timers[index]!, deadline);
+      const deadline = deadlines[index] ?? null;
+      this.inUse[index] = deadline !== null;
+      this.domain.setGuestDeadline(this.timers[index]!, deadline);
     }
   }
 
@@ -140,9 +143,9 @@ function poll(vcpu: Vcpu, at: number): number {
   for (let index = 0; index < count; index++) ports.push(guest.u32(list + index * 4));
   // An event that the vCPU lets in would be delivered at once: no need to sleep.
   if (vcpu.upcallPending && !vcpu.upcallMasked) return 0;
-  if (timeout > 0 && timeout <= hypervisor.now()) return 0;
+  if (timeout > 0 && timeout <= domain.now()) return 0;
   if (!domain.events.poll(vcpu, ports)) return 0;
-  if (timeout > 0) hypervisor.timers.set(vcpu.pollTimer, timeout);
+  if (timeout > 0) hypervisor.timers.set(vcpu.pollTimer, timeout - domain.timeOffset);
   vcpu.block();
   return 0;
 }

@@ -49,7 +49,7 @@ export function vcpuOp(caller: Vcpu, args: Arguments): number {
     case VCPUOP.is_up:
       return vcpu.down ? 0 : 1;
     case VCPUOP.get_runstate_info: {
-      const words = vcpu.runstate.words(domain.hypervisor.now());
+      const words = vcpu.runstate.words(domain.hypervisor.now(), domain.timeOffset);
       guest.copyTo(at, new Uint8Array(words.buffer, 0, RUNSTATE_INFO.size));
       return 0;
     }
@@ -75,8 +75,8 @@ export function vcpuOp(caller: Vcpu, args: Arguments): number {
       const timeout = guest.number64(at + SET_SINGLESHOT_TIMER.timeout_abs_ns);
       const flags = guest.u32(at + SET_SINGLESHOT_TIMER.flags);
       if (vcpu !== caller) return -ERRNO.EINVAL;
-      if (flags & VCPU_SSHOTTMR_FUTURE && timeout < domain.hypervisor.now()) return -ERRNO.ETIME;
-      domain.hypervisor.setTimer(vcpu.timer, timeout);
+      if (flags & VCPU_SSHOTTMR_FUTURE && timeout < domain.now()) return -ERRNO.ETIME;
+      domain.hypervisor.setTimer(vcpu.timer, timeout - domain.timeOffset);
       return 0;
     }
     case VCPUOP.stop_singleshot_timer:

@@ -289,21 +289,26 @@ export class Vcpu {
         (offset) => this.guest.linear(area + offset, Access.Write),
         now,
         flag,
+        this.domain.timeOffset,
       );
     });
   }
 
-  /** Writes the time information to vcpu_info, and to the copy that the guest may have asked for. */
-  publishTime(now: number): void {
+  /**
+   * Writes the time information to vcpu_info, and to the copy that the guest may have asked for.
+   * @param system system time, ns @param flags PVCLOCK_*
+   */
+  publishTime(system: number, flags = 0): void {
+    const now = system + this.domain.timeOffset;
     if (this.vcpuInfo !== 0) {
       const at = this.vcpuInfo + VCPU_INFO.time;
-      writeTimeInfo((offset, value) => this.memory.write32(at + offset, value), this.memory.read32(at), now);
+      writeTimeInfo((offset, value) => this.memory.write32(at + offset, value), this.memory.read32(at), now, flags);
     }
     const { timeArea } = this;
     if (timeArea === null) return;
     this.inKernelMode(() => {
       const version = this.guest.u32(timeArea + TIME_INFO.version);
-      writeTimeInfo((offset, value) => this.guest.setU32(timeArea + offset, value), version, now);
+      writeTimeInfo((offset, value) => this.guest.setU32(timeArea + offset, value), version, now, flags);
     });
   }
 

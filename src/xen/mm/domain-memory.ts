@@ -39,6 +39,25 @@ export interface MemoryMapEntry {
   readonly type: number;
 }
 
+/** What is known of a domain's memory beside its tables (domain-state.ts). */
+export interface MemoryState {
+  /** Pages that it was created for, the most that it may own, and how many it owns. */
+  readonly capacity: number;
+  readonly maxPages: number;
+  readonly totalPages: number;
+  readonly memoryMap: readonly MemoryMapEntry[];
+}
+
+/** Where those tables are: linear addresses. */
+export interface MemoryPlaces {
+  readonly frameTable: number;
+  readonly machineToPhys: number;
+  readonly sharedInfo: number;
+}
+
+/** Frame numbers that follow each other: the first, and how many. */
+export type Run = readonly [first: number, count: number];
+
 /** How a frame of the hypervisor appears to the guest. */
 export interface XenFrameAccess {
   readonly writable: boolean;
@@ -73,6 +92,7 @@ export class DomainMemory {
 
   /**
    * @param maxPages the most pages that the domain may own, at least 1
+   * @param existing the tables of a domain that is there already; null: new ones are made
    * @throws HypercallError ENOMEM
    */
   constructor(
@@ -81,6 +101,7 @@ export class DomainMemory {
     processorOf: () => Processor,
     maxPages: number,
     shared = new SharedFrames(frames),
+    existing: MemoryPlaces | null = null,
   ) {
     this.domain = domain;
     this.shared = shared;
@@ -92,14 +113,14 @@ export class DomainMemory {
     this.layout = frameLayout(maxPages);
     const taken: { release(): void }[] = [];
     try {
-      this.table = new FrameTable(frames, this.layout.limit);
-      taken.push(this.table);
-      this.machineToPhys = new MachineToPhys(frames, this.table, this.layout);
-      taken.push(this.machineToPhys);
-      const shared = frames.alloc();
-      this.sharedInfo = shared * PAGE_SIZE;
       this.sharedInfoMfn = this.layout.ramEnd;
-      this.table.enter(this.sharedInfoMfn, shared, Kind.xenWritable);
+      this.table = new FrameTable(frames, this.layout.limit, existing?.frameTable);
+      taken.push(this.table);
+      this.machineToPhys = new MachineToPhys(frames, this.table, this.layout, existing?.machineToPhys);
+      taken.push(this.machineToPhys);
+      this.sharedInfo = existing?.sharedInfo ?? frames.alloc() * PAGE_SIZE;
+      if (existing === null)
+        this.table.enter(this.sharedInfoMfn, this.sharedInfo / PAGE_SIZE, Kind.xenWritable);
     } catch (error) {
       for (const part of taken) part.release();
       throw outOfMemory(error);
@@ -196,8 +217,7 @@ export class DomainMemory {
    * @throws HypercallError ENOMEM: no numbers left
    */
   addXenFrame(machineFrame: number, { writable, guestMappable }: XenFrameAccess): number {
-    const kind = !guestMappable ? Kind.xenPrivate : writable ? Kind.xenWritable : Kind.xenReadonly;
-    return this.enter(machineFrame, kind);
+    return this.enter(machineFrame, xenKind(writable, guestMappable));
   }
 
   /**
@@ -285,7 +305,7 @@ export class DomainMemory {
    * Becomes what another domain's memory is: the same numbers, with the same frames behind them. What a domain does
    * not share (see shared-frames.ts) is copied. Nothing may have been done to this memory yet, and both were made
    * for the same number of pages. The hypervisor's own frames (shared_info, grants) have to be entered by those who
-   * own them; what is held stays held, in the name of whoever holds it for the other domain.
+   * own them (adoptXenFrame), and what is held by those who hold it (adoptHold).
    * @param own pages that are to be copied too: Domain 0 writes to them
    * @throws HypercallError ENOMEM, and nothing has changed
    */
@@ -321,25 +341,78 @@ export class DomainMemory {
       table.machine[mfn] = copy;
     }
     // Its own frames of the hypervisor's kind are entered anew, but for those that every domain has from the start.
-    for (let mfn = ramEnd; mfn < xenEnd; mfn++) {
-      if (mfn !== this.sharedInfoMfn && table.kinds[mfn] !== Kind.none) table.clear(mfn);
-    }
+    for (let mfn = ramEnd; mfn < xenEnd; mfn++) if (mfn !== this.sharedInfoMfn) table.kinds[mfn] = Kind.none;
     copyFrame(table.memory, parent.sharedInfo >>> PAGE_SHIFT, this.sharedInfo >>> PAGE_SHIFT);
     this.machineToPhys.copyFrom(parent.machineToPhys);
     this.pageTables.copyFrom(parent.pageTables);
-    for (const [mfn, hold] of parent.holds) this.holds.set(mfn, { ...hold });
-    this.totalPages = parent.totalPages;
-    this.maxPages = parent.maxPages;
-    this.memoryMap = parent.memoryMap;
+    this.setState(parent.state());
     this.nextFree = parent.nextFree;
     this.processorOf().share(parent.space, shared);
   }
 
-  /** A frame of the hypervisor's gets the number, and the counts, that one has in the domain that this is a fork of. */
-  forkXenFrame(parent: DomainMemory, mfn: number, machineFrame: number): void {
-    const { table } = this;
-    for (const row of ['references', 'typeCounts', 'kinds', 'states'] as const)
-      table[row][mfn] = parent.table[row][mfn]!;
+  // --- Taking over what is known of a domain (domain-state.ts) ---
+
+  state(): MemoryState {
+    this.pageTables.settleAll();
+    const { capacity, maxPages, totalPages, memoryMap } = this;
+    return { capacity, maxPages, totalPages, memoryMap };
+  }
+
+  setState({ maxPages, totalPages, memoryMap }: MemoryState): void {
+    this.maxPages = maxPages;
+    this.totalPages = totalPages;
+    this.memoryMap = memoryMap;
+    this.nextFree = FIRST_MFN;
+  }
+
+  get places(): MemoryPlaces {
+    const { table, machineToPhys, sharedInfo } = this;
+    return { frameTable: table.address, machineToPhys: machineToPhys.address, sharedInfo };
+  }
+
+  /** The numbers of its own memory. */
+  runs(): Run[] {
+    const { kinds } = this.table;
+    const runs: Run[] = [];
+    for (let mfn = FIRST_MFN; mfn < this.layout.ramEnd; mfn++) {
+      if (kinds[mfn] !== Kind.ram) continue;
+      const first = mfn;
+      while (mfn < this.layout.ramEnd && kinds[mfn] === Kind.ram) mfn++;
+      runs.push([first, mfn - first]);
+    }
+    return runs;
+  }
+
+  /**
+   * Gives a domain without memory new pages under numbers of the caller's choice, cleared.
+   * @throws HypercallError ENOMEM; EINVAL: numbers that it cannot have. The domain is to be destroyed then.
+   */
+  populateRuns(runs: readonly Run[]): void {
+    for (const [first, count] of runs) {
+      const end = first + count;
+      if (!(first >= FIRST_MFN && count > 0 && end <= this.layout.ramEnd))
+        throw new HypercallError(ERRNO.EINVAL, 'memory outside of the domain');
+      for (let mfn = first; mfn < end; mfn++) {
+        if (this.table.kinds[mfn] !== Kind.none) throw new HypercallError(ERRNO.EINVAL, 'memory given twice');
+        if (this.totalPages >= this.maxPages) throw new HypercallError(ERRNO.ENOMEM);
+        try {
+          this.add(mfn);
+        } catch (error) {
+          throw outOfMemory(error);
+        }
+      }
+    }
+  }
+
+  /**
+   * A frame of the hypervisor's is behind a number that is known already, with its counts.
+   * @throws HypercallError EINVAL: it is not a number for one
+   */
+  adoptXenFrame(mfn: number, machineFrame: number, { writable, guestMappable }: XenFrameAccess): void {
+    const { table, layout } = this;
+    const free = table.kinds[mfn] === Kind.none || table.machine[mfn] === machineFrame;
+    if (!(mfn >= layout.ramEnd && mfn < layout.xenEnd && free)) throw new HypercallError(ERRNO.EINVAL);
+    table.kinds[mfn] = xenKind(writable, guestMappable);
     table.machine[mfn] = machineFrame;
   }
 
@@ -377,6 +450,48 @@ export class DomainMemory {
    * Gives a vCPU its root tables, validated and held as long as they are loaded, and loads them.
    * @param userMfn 0: none
    * @throws HypercallError EINVAL or EBUSY as getPageType; the old roots stay then
+  /**
+   * A page is held from now on whose counts say so already.
+   * @param type the type that it is held as; null: as any
+   * @throws HypercallError EINVAL: it cannot be
+   */
+  adoptHold(mfn: number, type: FrameType | null): void {
+    const { table } = this;
+    const held = table.references[mfn]! > 0 && this.owns(mfn);
+    if (!held || (type !== null && (table.typeCounts[mfn] === 0 || table.type(mfn) !== type)))
+      throw new HypercallError(ERRNO.EINVAL, `page ${mfn} is not in use as that`);
+    this.hold(mfn, 1, type === null ? 0 : 1);
+  }
+
+  /**
+   * The processor is another one: what it knows of the frames is from before, if anything, and it learns which are
+   * shared.
+   */
+  adoptShared(): void {
+    const { kinds, machine } = this.table;
+    const processor = this.processorOf();
+    const shared: number[] = [];
+    for (let mfn = FIRST_MFN; mfn < this.layout.limit; mfn++) {
+      if (kinds[mfn] === Kind.none) continue;
+      const machineFrame = machine[mfn]!;
+      if (kinds[mfn] === Kind.ram && this.shared.isShared(machineFrame)) {
+        // Other domains there may have it too.
+        processor.written(machineFrame);
+        shared.push(machineFrame);
+      } else {
+        processor.released(machineFrame);
+        processor.unshare(machineFrame);
+      }
+    }
+    if (shared.length > 0) processor.share(this.space, shared);
+  }
+
+  /** Leaves everything where it is, for another hypervisor that takes it over. Nothing may use this object then. */
+  abandon(): void {
+    this.destroyed = true;
+    this.released = true;
+  }
+
    */
   loadRoots(vcpu: Vcpu, kernelMfn: number, userMfn: number): void {
     const { kernelRoot, userRoot } = vcpu;
@@ -423,7 +538,23 @@ export class DomainMemory {
     else this.machineToPhys.set(mfn, pfn >>> 0, Math.floor(pfn / 2 ** 32));
   }
 
-  /** Everything that is wrong with the types and counts, worked out from the tables themselves: for tests. */
+  /**
+   * Whether a domain that was taken over is what its tables say: its types, counts, and the contents that they
+   * promise. Slow. @returns what is wrong, one line each
+   */
+  check(): string[] {
+    const { table, pageTables } = this;
+    const wrong = this.checkInvariants();
+    if (!pageTables.recountLinear()) wrong.push('page tables that name each other');
+    for (let mfn = FIRST_MFN; mfn < this.layout.ramEnd; mfn++) {
+      if (table.typeCounts[mfn] === 0 || table.type(mfn) !== FrameType.segdesc) continue;
+      if (!descriptorsValid(table.memory, table.machine[mfn]! * PAGE_SIZE))
+        wrong.push(`frame ${mfn}: descriptors that a guest may not have`);
+    }
+    return wrong;
+  }
+
+  /** Everything that is wrong with the types and counts, worked out from the tables themselves. */
   checkInvariants(): string[] {
     if (this.destroyed) return [];
     const books: Books = {
@@ -496,7 +627,6 @@ export class DomainMemory {
     if (!this.shared.drop(machineFrame)) this.freeFrame(machineFrame);
   }
 
-  /** Nobody owns a frame any more: it is cleared and goes back to the machine. */
   private freeFrame(machineFrame: number): void {
     this.processorOf().unshare(machineFrame);
     const start = machineFrame * PAGE_SIZE;
@@ -553,3 +683,7 @@ function copyFrame({ u8 }: Memory, from: number, to: number): void {
 export function outOfMemory(error: unknown): unknown {
   return error instanceof OutOfFrames ? new HypercallError(ERRNO.ENOMEM) : error;
 }
+function xenKind(writable: boolean, guestMappable: boolean): Kind {
+  return !guestMappable ? Kind.xenPrivate : writable ? Kind.xenWritable : Kind.xenReadonly;
+}
+

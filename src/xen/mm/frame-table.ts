@@ -60,15 +60,14 @@ export class FrameTable {
   readonly size: number;
   private readonly frames: Frames;
 
-  /** @throws OutOfFrames */
-  constructor(frames: Frames, limit: number) {
+  /** @param address of rows that are there already; left out: new ones are made. @throws OutOfFrames */
+  constructor(frames: Frames, limit: number, address?: number) {
     const { memory } = frames;
     this.frames = frames;
     this.memory = memory;
     this.limit = limit;
     this.size = Math.ceil((limit * ENTRY) / PAGE_SIZE);
-    const first = frames.allocContiguous(this.size);
-    this.address = first * PAGE_SIZE;
+    this.address = address ?? frames.allocContiguous(this.size) * PAGE_SIZE;
     const word = this.address >>> 2;
     this.machine = memory.u32.subarray(word, word + limit);
     this.references = memory.u32.subarray(word + limit, word + 2 * limit);

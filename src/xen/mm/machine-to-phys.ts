@@ -25,17 +25,18 @@ export class MachineToPhys {
   private readonly topMfn: number;
   private readonly limit: number;
 
-  /** @throws OutOfFrames */
-  constructor(frames: Frames, table: FrameTable, layout: FrameLayout) {
+  /** @param address of a table that is there already; left out: a new one is made. @throws OutOfFrames */
+  constructor(frames: Frames, table: FrameTable, layout: FrameLayout, address?: number) {
     const { m2pFrames, m2pL1, m2pL2, xenEnd } = layout;
     this.frames = frames;
     this.u32 = frames.memory.u32;
     this.limit = layout.limit;
     this.size = m2pFrames + m2pL1 + m2pL2 + 1;
-    this.firstFrame = frames.allocContiguous(this.size);
+    this.firstFrame = address === undefined ? frames.allocContiguous(this.size) : address / PAGE_SIZE;
     this.firstMfn = xenEnd;
     this.topMfn = xenEnd + this.size - 1;
     this.word = (this.firstFrame * PAGE_SIZE) >>> 2;
+    if (address !== undefined) return;
     this.u32.fill(0xffffffff, this.word, this.word + (m2pFrames * PAGE_SIZE) / 4);
     for (let i = 0; i < this.size; i++)
       table.enter(xenEnd + i, this.firstFrame + i, i < m2pFrames ? Kind.xenReadonly : Kind.xenPrivate);
@@ -63,6 +64,11 @@ export class MachineToPhys {
 
   slotHigh(slot: number): number {
     return slot === XEN_FIRST_SLOT ? this.topMfn >>> (32 - PAGE_SHIFT) : 0;
+  }
+
+  /** Linear address of the entries, 8 bytes for each frame number. */
+  get address(): number {
+    return this.firstFrame * PAGE_SIZE;
   }
 
   /** Takes over the entries of the table of a domain of the same size. */

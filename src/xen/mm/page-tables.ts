@@ -99,6 +99,36 @@ export class PageTables {
   }
 
   /**
+   * Works out which tables name others of their level, from the tables themselves.
+   * @returns false: a table both names others and is named
+   */
+  recountLinear(): boolean {
+    const { limit, kinds, states, typeCounts, machine } = this.table;
+    const { u32 } = this;
+    const naming = new Set<number>();
+    const named = new Set<number>();
+    this.linear.clear();
+    for (let mfn = 0; mfn < limit; mfn++) {
+      const level = states[mfn]! & TYPE_MASK;
+      if (kinds[mfn] !== Kind.ram || typeCounts[mfn] === 0) continue;
+      if (level < FrameType.l2 || level > FrameType.l4) continue;
+      const at = machine[mfn]! * WORDS;
+      for (let i = 0; i < PTES; i++) {
+        const low = u32[at + i * 2]!;
+        if ((low & PRESENT) === 0 || (level === FrameType.l4 && i >= XEN_FIRST_SLOT && i < XEN_END_SLOT))
+          continue;
+        const target = this.frameOf(low, u32[at + i * 2 + 1]!);
+        if (target === mfn || target >= limit || (states[target]! & TYPE_MASK) !== level) continue;
+        naming.add(mfn);
+        named.add(target);
+        this.countLinear(mfn, -1);
+        this.countLinear(target, 1);
+      }
+    }
+    return ![...naming].some((mfn) => named.has(mfn));
+  }
+
+  /**
    * What a vCPU has done pauses after so much work, until {@link end}. @param vcpu its number
    * @returns the work so far at which it will
    */
