@@ -22,7 +22,11 @@ function machine(code: readonly number[] = COUNT, vcpus = 1) {
       memory,
       frames,
       createProcessor,
-      { now: hypervisor.host.now, wallclock: () => 1_700_000_000e9 + clock.now, random: (bytes) => bytes.fill(1) },
+      {
+        now: hypervisor.host.now,
+        wallclock: () => 1_700_000_000e9 + clock.now,
+        random: (bytes) => bytes.fill(1),
+      },
       { number: 1, common: hypervisor.common },
     ),
   };

@@ -108,7 +108,8 @@ const RUNS_WITH = FLAG.IF | FLAG.ONE;
 export function vcpuState(vcpu: Vcpu): VcpuState {
   const { domain, callbacks, runstate, traps } = vcpu;
   const { timeOffset } = domain;
-  const { event, failsafe, failsafeMasksEvents, syscall, syscallMasksEvents, sysenter, syscall32 } = callbacks;
+  const { event, failsafe, failsafeMasksEvents, syscall, syscallMasksEvents, sysenter, syscall32 } =
+    callbacks;
   const handlers: VcpuState['traps'][number][] = [];
   for (let vector = 0; vector < VECTORS; vector++) {
     const address = traps.address(vector);
@@ -229,14 +230,20 @@ function takeVcpuInfo(vcpu: Vcpu, { vcpuInfo }: VcpuState): void {
   if (vcpuInfo === null) return;
   const { memory } = vcpu.domain;
   const [mfn, offset] = vcpuInfo;
-  need(offset >= 0 && offset <= PAGE_SIZE - VCPU_INFO.size && (offset & 7) === 0, 'a vcpu_info that cannot be');
+  need(
+    offset >= 0 && offset <= PAGE_SIZE - VCPU_INFO.size && (offset & 7) === 0,
+    'a vcpu_info that cannot be',
+  );
   memory.adoptHold(mfn, FrameType.writable);
   vcpu.vcpuInfoMfn = mfn;
   vcpu.vcpuInfo = memory.linear(mfn) + offset;
 }
 
 function takeGdt(vcpu: Vcpu, { gdtFrames, gdtEntries }: VcpuState): void {
-  need(gdtEntries <= FIRST_RESERVED_GDT_ENTRY && gdtEntries <= gdtFrames.length * 512, 'a GDT that cannot be');
+  need(
+    gdtEntries <= FIRST_RESERVED_GDT_ENTRY && gdtEntries <= gdtFrames.length * 512,
+    'a GDT that cannot be',
+  );
   const taken: number[] = [];
   vcpu.gdtFrames = taken;
   for (const mfn of gdtFrames) {

@@ -8,12 +8,7 @@
  */
 import { PAGE_SIZE } from '../machine/memory.ts';
 import type { Domain } from './domain.ts';
-import {
-  type GrantEntry,
-  GrantFrames,
-  type GrantFramesState,
-  type GrantVersion,
-} from './grant-frames.ts';
+import { type GrantEntry, GrantFrames, type GrantFramesState, type GrantVersion } from './grant-frames.ts';
 import { GrantMappings } from './grant-map.ts';
 import { GuestPage } from './guest-page.ts';
 import { HypercallError } from './hypercall.ts';

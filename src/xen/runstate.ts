@@ -51,13 +51,7 @@ export class RunstateClock {
    * @param linear gives the linear address behind an offset of the area, for a write
    * @param flag whether bit 63 of the entry time shows the update (VMASST_TYPE_runstate_update_flag)
    */
-  publish(
-    memory: Memory,
-    linear: (offset: number) => number,
-    now: number,
-    flag: boolean,
-    offset = 0,
-  ): void {
+  publish(memory: Memory, linear: (offset: number) => number, now: number, flag: boolean, offset = 0): void {
     const words = this.words(now, offset);
     const high = (RUNSTATE_INFO.state_entry_time >>> 2) + 1;
     const entered = words[high]!;

@@ -68,7 +68,8 @@ export function setTimerOp(vcpu: Vcpu, args: Arguments): number {
   const { timeOffset } = vcpu.domain;
   if (timeout === 0) hypervisor.timers.cancel(vcpu.timer);
   // A guest with work to do that wrapped must not wait; one that means "never" must not spin.
-  else if (timeout < 0 || timeout - now > FAR_FUTURE) hypervisor.setTimer(vcpu.timer, now + WRAPPED_DELAY - timeOffset);
+  else if (timeout < 0 || timeout - now > FAR_FUTURE)
+    hypervisor.setTimer(vcpu.timer, now + WRAPPED_DELAY - timeOffset);
   else hypervisor.setTimer(vcpu.timer, timeout - timeOffset);
   return 0;
 }
