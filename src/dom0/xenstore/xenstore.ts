@@ -47,6 +47,8 @@ export class Xenstore {
   readonly watches = new WatchTable((path) => this.tree.get(path));
   readonly quota: Quota;
   host: XenstoreHost | null = null;
+  /** Hears the path of every node that changes, after the watches were told. */
+  onChange: ((path: string) => void) | null = null;
   private readonly domains = new Map<number, StoreDomain>();
   /** Who may hear of special events, where it was changed. */
   private readonly specialPermissions = new Map<string, readonly Permission[]>();
@@ -72,7 +74,9 @@ export class Xenstore {
 
   /** Tells the watches what the last operations changed. */
   settle(): void {
-    this.watches.fire(this.tree.takeChanges());
+    const changes = this.tree.takeChanges();
+    this.watches.fire(changes);
+    if (this.onChange) for (const { path } of changes) this.onChange(path);
   }
 
   startTransaction(caller: Caller): Transaction {
