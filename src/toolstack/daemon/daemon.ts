@@ -22,6 +22,7 @@ import type { DaemonInfo } from '../api/model.ts';
 import { Failure } from '../failure.ts';
 import type { ImageOptions } from '../images/index.ts';
 import type { StartPcpu } from '../machine.ts';
+import { XenstoreFile } from '../node/xenstore-file.ts';
 import { XenstoreSocket } from '../node/xenstore-socket.ts';
 import { type Acquired, acquire, type Holder, Locked } from './lock.ts';
 import { type Place, prepare } from './place.ts';
@@ -71,6 +72,7 @@ export class Daemon implements DaemonControl {
   private toolstack: LocalToolstack | null = null;
   private server: ApiServer | null = null;
   private xenstore: XenstoreSocket | null = null;
+  private kept: XenstoreFile | null = null;
   private end!: (end: DaemonEnd) => void;
   private idleSince = Date.now();
   private stopping = false;
@@ -155,6 +157,7 @@ export class Daemon implements DaemonControl {
       this.say(`the machine stopped: ${error.stack ?? error.message}`);
       this.end({ status: 70, reason: error.message });
     });
+    this.kept = new XenstoreFile(place.store, this.toolstack.xenstore, (line) => this.say(line));
     this.server = new ApiServer({
       toolstack: this.toolstack,
       daemon: this,
@@ -190,6 +193,7 @@ export class Daemon implements DaemonControl {
     await this.server?.close().catch(() => {});
     await this.xenstore?.close().catch(() => {});
     await this.toolstack?.stop().catch((error: Error) => this.say(error.message));
+    await this.kept?.close();
     for (const file of [place.socket, place.token, place.state]) rmSync(file, { force: true });
     this.lock.release();
   }

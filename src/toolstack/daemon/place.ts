@@ -22,6 +22,8 @@ export interface Place {
   readonly log: string;
   /** Folder of xenstore's socket, for its clients: XENSTORED_RUNDIR. */
   readonly xenstored: string;
+  /** What of the store outlasts a daemon. */
+  readonly store: string;
   /** Core dumps that configurations ask for. */
   readonly dumps: string;
   /** What lets a program in by TCP. */
@@ -47,6 +49,7 @@ export function placeOf(env: Environment = process.env): Place {
     state: join(folder, 'state.json'),
     log: join(folder, 'daemon.log'),
     xenstored: join(folder, 'xenstored'),
+    store: join(folder, 'xenstore.json'),
     dumps: join(folder, 'dump'),
     token: join(folder, 'token'),
   };
