@@ -134,7 +134,53 @@ describe.skipIf(!hasClients)("Debian's xenstore-utils", () => {
     await run('xenstore-write', '/shared', 'x');
     await run('xenstore-chmod', '/shared', 'n0', 'r5');
     expect(new XenstoreClient(store, 5).read('/shared')).toBe('x');
-    expect(await run('xenstore-ls', '-p', '/shared')).toBeDefined();
+    expect(await run('xenstore-ls', '-p', '/')).toMatch(/^shared = "x" .*\(n0,r5\)$/m);
+    dom0.write('/shared/a/b', 'y');
+    const guest = new XenstoreClient(store, 5);
+    await run('xenstore-chmod', '-r', '/shared', 'n0', 'b5');
+    guest.write('/shared/a/b', 'z');
+    expect(await run('xenstore-read', '/shared/a/b')).toBe('z\n');
+    await run('xenstore-chmod', '/shared/a/b', 'n5');
+    expect(dom0.permissions('/shared/a/b')).toEqual([{ domid: 5, rights: 0 }]);
+    // With all above it.
+    await run('xenstore-chmod', '-u', '/shared/a/b', 'n0');
+    expect(dom0.permissions('/shared')).toEqual([{ domid: 0, rights: 0 }]);
+    expect(() => guest.read('/shared/a/b')).toThrow(/EACCES/);
+    await expect(run('xenstore-chmod', '/nothing', 'n0')).rejects.toMatchObject({ code: 1 });
+    await expect(run('xenstore-chmod', '/shared', 'x0')).rejects.toMatchObject({ code: 1 });
+  });
+
+  it('are not held to the quotas that hold a guest', async () => {
+    store.introduce(5);
+    await run('xenstore-write', '/of/5', '');
+    await run('xenstore-chmod', '/of/5', 'n5');
+    const guest = new XenstoreClient(store, 5);
+    let made = 0;
+    expect(() => {
+      for (; made < 10_000; made++) guest.write(`/of/5/${made % 20}/${made}`, '');
+    }).toThrow(/ENOSPC/);
+    expect(store.tree.owned(5)).toBe(store.quota.nodes);
+    await run('xenstore-write', '/of/5/more', 'x'.repeat(3000));
+    expect(await run('xenstore-read', '/of/5/more')).toBe(`${'x'.repeat(3000)}\n`);
+    expect(() => guest.write('/of/5/again', '')).toThrow(/ENOSPC/);
+    await run('xenstore-rm', '/of/5/0');
+    guest.write('/of/5/again', '');
+  });
+
+  it('tidy up, and carry out what many do at once', async () => {
+    await run('xenstore-write', '/t/a/b/c', 'x', '/t/d', 'y');
+    await run('xenstore-rm', '-t', '/t/a/b/c');
+    expect(dom0.list('/t')).toEqual(['d']);
+    // Each in a transaction, against each other and against us.
+    const names = Array.from({ length: 8 }, (_, index) => `/t/many/${index}`);
+    for (const name of names) dom0.write(name, '');
+    const removing = Promise.all(names.map((name) => run('xenstore-rm', name)));
+    for (let round = 0; round < 20; round++) {
+      dom0.write('/t/many/kept', `${round}`);
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    }
+    await removing;
+    expect(dom0.list('/t/many')).toEqual(['kept']);
   });
 
   it('show large directories whole', async () => {
