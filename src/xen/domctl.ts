@@ -8,6 +8,7 @@ import { RING_SIZE } from '../x86/interpreter/transfers.ts';
 import type { BvtParameters } from './bvt.ts';
 import { dumpDomain } from './crash.ts';
 import type { Domain } from './domain.ts';
+import { beginRestore, finishRestore, type Place, type SavedDomain, saveDomain } from './domain-save.ts';
 import { forkDomain } from './fork.ts';
 import { applyStartState, type StartState } from './guest-context.ts';
 import { HypercallError } from './hypercall.ts';
@@ -18,7 +19,7 @@ import { ERRNO } from './public/errno.ts';
 import { GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE } from './public/grant_table.ts';
 import { SHUTDOWN_MAX } from './public/sched.ts';
 import { RUNSTATE } from './public/vcpu.ts';
-import { VIRQ } from './public/xen.ts';
+import { PVCLOCK, VIRQ } from './public/xen.ts';
 import { publishWallclock } from './time.ts';
 import { Tracer } from './trace.ts';
 import type { Vcpu } from './vcpu.ts';
@@ -108,6 +109,30 @@ export class Control {
     return forkDomain(this.hypervisor, this.need(domid), own).id;
   }
 
+  /**
+   * A domain as it is now, without the contents of its memory, and where those are (domain-save.ts). It must be paused,
+   * and stay so until they have been read. EBUSY: it shares memory or channels with another guest
+   */
+  saveDomain(domid: number): { saved: SavedDomain; places: Place[] } {
+    const domain = this.need(domid);
+    if (domain.pauseCount === 0) throw new HypercallError(ERRNO.EINVAL, 'the domain runs');
+    return saveDomain(domain);
+  }
+
+  /** Begins to make a domain of a saved one: paused, with memory that is to be filled at those places. */
+  beginRestore(saved: SavedDomain, uuid?: string): { domid: number; places: Place[] } {
+    const { capacity } = saved.state.memory;
+    const vcpus = saved.state.vcpus.length;
+    if (!isCount(capacity) || !isCount(vcpus) || vcpus > VCPUS_MAX) throw new HypercallError(ERRNO.EINVAL);
+    const made = beginRestore(this.hypervisor, saved, uuid === undefined ? null : parseUuid(uuid));
+    return { domid: made.domain.id, places: made.places };
+  }
+
+  /** Its memory is filled: it becomes what was saved. EINVAL: that cannot be a domain, and nothing is left of it. */
+  finishRestore(domid: number, saved: SavedDomain): void {
+    finishRestore(this.need(domid), saved);
+  }
+
   destroyDomain(domid: number): void {
     this.hypervisor.destroyDomain(this.need(domid));
   }
@@ -120,7 +145,8 @@ export class Control {
     const domain = this.need(domid);
     if (domain.pauseCount === 0) throw new HypercallError(ERRNO.EINVAL, 'the domain is not paused');
     publishWallclock(domain);
-    for (const vcpu of domain.vcpus) vcpu.publishTime(this.hypervisor.now());
+    // Its watchdogs are not to take the time for which it stood still for a hang.
+    for (const vcpu of domain.vcpus) vcpu.publishTime(this.hypervisor.now(), PVCLOCK.GUEST_STOPPED);
     domain.unpause();
   }
 

@@ -416,40 +416,6 @@ export class DomainMemory {
     table.machine[mfn] = machineFrame;
   }
 
-  putPageType(mfn: number): void {
-    this.hold(mfn, -1, -1);
-    this.pageTables.drop(mfn);
-    this.releaseIfUnused();
-  }
-
-  /**
-   * The guest pins a page table.
-   * @returns 0; -EINVAL: pinned already, not its own, or contents that do not fit; -EBUSY: in use otherwise
-   */
-  pin(mfn: number, type: FrameType): number {
-    if (!this.owns(mfn)) return -ERRNO.EINVAL;
-    const error = this.pageTables.take(mfn, type);
-    if (error !== 0) return error;
-    if ((this.table.states[mfn]! & PINNED) !== 0) {
-      this.pageTables.drop(mfn);
-      return -ERRNO.EINVAL;
-    }
-    this.table.states[mfn]! |= PINNED;
-    return 0;
-  }
-
-  /** @returns 0, or -EINVAL: not pinned */
-  unpin(mfn: number): number {
-    if (!this.owns(mfn) || (this.table.states[mfn]! & PINNED) === 0) return -ERRNO.EINVAL;
-    this.table.states[mfn]! &= ~PINNED;
-    this.pageTables.drop(mfn);
-    return 0;
-  }
-
-  /**
-   * Gives a vCPU its root tables, validated and held as long as they are loaded, and loads them.
-   * @param userMfn 0: none
-   * @throws HypercallError EINVAL or EBUSY as getPageType; the old roots stay then
   /**
    * A page is held from now on whose counts say so already.
    * @param type the type that it is held as; null: as any
@@ -486,12 +452,52 @@ export class DomainMemory {
     if (shared.length > 0) processor.share(this.space, shared);
   }
 
+  /** Nothing that the tables say is to be relied on: only what is held outside of them still counts. */
+  scrap(): void {
+    const { kinds } = this.table;
+    for (let mfn = FIRST_MFN; mfn < this.layout.ramEnd; mfn++) if (kinds[mfn] === Kind.ram) this.scrapFrame(mfn);
+  }
+
   /** Leaves everything where it is, for another hypervisor that takes it over. Nothing may use this object then. */
   abandon(): void {
     this.destroyed = true;
     this.released = true;
   }
 
+  putPageType(mfn: number): void {
+    this.hold(mfn, -1, -1);
+    this.pageTables.drop(mfn);
+    this.releaseIfUnused();
+  }
+
+  /**
+   * The guest pins a page table.
+   * @returns 0; -EINVAL: pinned already, not its own, or contents that do not fit; -EBUSY: in use otherwise
+   */
+  pin(mfn: number, type: FrameType): number {
+    if (!this.owns(mfn)) return -ERRNO.EINVAL;
+    const error = this.pageTables.take(mfn, type);
+    if (error !== 0) return error;
+    if ((this.table.states[mfn]! & PINNED) !== 0) {
+      this.pageTables.drop(mfn);
+      return -ERRNO.EINVAL;
+    }
+    this.table.states[mfn]! |= PINNED;
+    return 0;
+  }
+
+  /** @returns 0, or -EINVAL: not pinned */
+  unpin(mfn: number): number {
+    if (!this.owns(mfn) || (this.table.states[mfn]! & PINNED) === 0) return -ERRNO.EINVAL;
+    this.table.states[mfn]! &= ~PINNED;
+    this.pageTables.drop(mfn);
+    return 0;
+  }
+
+  /**
+   * Gives a vCPU its root tables, validated and held as long as they are loaded, and loads them.
+   * @param userMfn 0: none
+   * @throws HypercallError EINVAL or EBUSY as getPageType; the old roots stay then
    */
   loadRoots(vcpu: Vcpu, kernelMfn: number, userMfn: number): void {
     const { kernelRoot, userRoot } = vcpu;
@@ -582,19 +588,21 @@ export class DomainMemory {
       vcpu.userRoot = 0;
     }
     this.processorOf().tablesChanged(this.space);
-    const { kinds, references, typeCounts, states } = this.table;
+    const { kinds } = this.table;
     for (let mfn = FIRST_MFN; mfn < this.layout.ramEnd; mfn++) {
       if (kinds[mfn] !== Kind.ram) continue;
-      const hold = this.holds.get(mfn);
-      if (hold === undefined) this.release(mfn);
-      else {
-        references[mfn] = hold.references;
-        typeCounts[mfn] = hold.types;
-        // What such a frame is now is nobody's page table: a later drop must not go through its entries.
-        states[mfn] = FrameType.writable;
-      }
+      if (this.holds.has(mfn)) this.scrapFrame(mfn);
+      else this.release(mfn);
     }
     this.releaseIfUnused();
+  }
+
+  /** Only those who hold a frame know it, and what it is now is nobody's page table: no later drop goes through it. */
+  private scrapFrame(mfn: number): void {
+    const hold = this.holds.get(mfn);
+    this.table.references[mfn] = hold?.references ?? 0;
+    this.table.typeCounts[mfn] = hold?.types ?? 0;
+    this.table.states[mfn] = FrameType.writable;
   }
 
   /** The lowest free number for a page of RAM. The caller has checked that the domain may have one. */
@@ -675,6 +683,10 @@ export class DomainMemory {
   }
 }
 
+function xenKind(writable: boolean, guestMappable: boolean): Kind {
+  return !guestMappable ? Kind.xenPrivate : writable ? Kind.xenWritable : Kind.xenReadonly;
+}
+
 function copyFrame({ u8 }: Memory, from: number, to: number): void {
   u8.copyWithin(to * PAGE_SIZE, from * PAGE_SIZE, (from + 1) * PAGE_SIZE);
 }
@@ -683,7 +695,3 @@ function copyFrame({ u8 }: Memory, from: number, to: number): void {
 export function outOfMemory(error: unknown): unknown {
   return error instanceof OutOfFrames ? new HypercallError(ERRNO.ENOMEM) : error;
 }
-function xenKind(writable: boolean, guestMappable: boolean): Kind {
-  return !guestMappable ? Kind.xenPrivate : writable ? Kind.xenWritable : Kind.xenReadonly;
-}
-
