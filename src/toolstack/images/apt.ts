@@ -2,12 +2,13 @@
  * Debian packages, through apt as the machine has it set up: which version it offers, and the package's file.
  * Nothing is installed. Only fetching the lists of packages (`apt-get update`) needs root.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ImageError } from './error.ts';
 import type { Progress } from './progress.ts';
 import { tarFiles } from './tar.ts';
+import { complaint, runTool, toolFailure } from './tool.ts';
 
 /** A version of a package that apt offers. */
 export interface Offer {
@@ -17,13 +18,6 @@ export interface Offer {
   readonly sha256: string;
   /** Its fields that name other packages. */
   readonly depends: string;
-}
-
-/** Runs a tool to its end. */
-interface Finished {
-  readonly status: number | null;
-  readonly output: string;
-  readonly errors: string;
 }
 
 const UPDATE = 'apt-get update';
@@ -45,7 +39,7 @@ export class Apt {
    */
   async offer(name: string, version: string | null = null): Promise<Offer | null> {
     const wanted = version === null ? name : `${name}=${version}`;
-    const found = await run('apt-cache', ['show', '--no-all-versions', wanted]);
+    const found = await runTool('apt-cache', ['show', '--no-all-versions', wanted]);
     if (found.status !== 0) return null;
     const fields = parseFields(found.output);
     const sha256 = fields.get('sha256');
@@ -55,7 +49,7 @@ export class Apt {
 
   /** All versions of a package that apt knows, newest first as apt orders them. */
   async versions(name: string): Promise<string[]> {
-    const found = await run('apt-cache', ['madison', name]);
+    const found = await runTool('apt-cache', ['madison', name]);
     return [...found.output.matchAll(/^\s*\S+\s+\|\s+(\S+)\s+\|/gm)].map((match) => match[1]!);
   }
 
@@ -64,7 +58,7 @@ export class Apt {
     if (this.updated || !this.root) return false;
     this.updated = true;
     this.progress.update(UPDATE, null);
-    const { status } = await run('apt-get', ['-q', 'update']);
+    const { status } = await runTool('apt-get', ['-q', 'update']);
     return status === 0;
   }
 
@@ -82,7 +76,7 @@ export class Apt {
   async download(offer: Offer, directory: string): Promise<string> {
     const label = `${offer.name} ${offer.version}`;
     this.progress.update(label, 0);
-    const { status, errors } = await run(
+    const { status, errors } = await runTool(
       'apt-get',
       [
         '-q',
@@ -102,7 +96,9 @@ export class Apt {
     );
     const file = (await readdir(directory)).find((name) => name.endsWith('.deb'));
     if (status !== 0 || !file) {
-      throw new ImageError(`cannot download the package ${offer.name}: ${lastLine(errors)} (${this.advice})`);
+      throw new ImageError(
+        `cannot download the package ${offer.name}: ${complaint(errors, 'apt-get failed')} (${this.advice})`,
+      );
     }
     return join(directory, file);
   }
@@ -119,7 +115,7 @@ export async function filesOfPackage(
   wanted: Readonly<Record<string, RegExp>>,
 ): Promise<Map<string, { path: string; bytes: Uint8Array }>> {
   const child = spawn('dpkg-deb', ['--fsys-tarfile', file], { stdio: ['ignore', 'pipe', 'ignore'] });
-  const failure = spawnFailure(child, 'dpkg-deb', 'dpkg');
+  const failure = toolFailure(child, 'dpkg-deb');
   const found = new Map<string, { path: string; bytes: Uint8Array }>();
   const names = Object.keys(wanted);
   const nameOf = (path: string) => names.find((name) => !found.has(name) && wanted[name]!.test(path));
@@ -148,58 +144,4 @@ function parseFields(record: string): Map<string, string> {
     if (match) fields.set(match[1]!.toLowerCase(), match[2]!);
   }
   return fields;
-}
-
-function lastLine(errors: string): string {
-  const lines = errors.split('\n').filter((line) => line.startsWith('E:'));
-  return lines.at(-1)?.slice(2).trim() ?? 'apt-get failed';
-}
-
-/** Rejects when a tool cannot be started, with the command that installs it. */
-function spawnFailure(child: ChildProcess, tool: string, packageName: string): Promise<never> {
-  return new Promise((_, reject) => {
-    child.once('error', (error: NodeJS.ErrnoException) => {
-      const missing = error.code === 'ENOENT';
-      reject(
-        new ImageError(
-          missing && tool.startsWith('apt')
-            ? `${tool} is not on this machine: images are made of Debian's packages (use --kernel and --ramdisk for your own)`
-            : missing
-              ? `${tool} is missing, run: sudo apt-get install ${packageName}`
-              : `${tool} does not start: ${error.message}`,
-        ),
-      );
-    });
-  });
-}
-
-async function run(
-  tool: string,
-  args: readonly string[],
-  { cwd, onStatus }: { cwd?: string; onStatus?: (line: string) => void } = {},
-): Promise<Finished> {
-  const child = spawn(tool, args, {
-    cwd,
-    env: { ...process.env, LC_ALL: 'C' },
-    stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
-  });
-  const failure = spawnFailure(child, tool, 'apt');
-  let output = '';
-  let errors = '';
-  let status = '';
-  child.stdout!.setEncoding('utf8').on('data', (text: string) => {
-    output += text;
-  });
-  child.stderr!.setEncoding('utf8').on('data', (text: string) => {
-    errors += text;
-  });
-  child.stdio[3]!.on('data', (bytes: Buffer) => {
-    const lines = (status + bytes.toString('utf8')).split('\n');
-    status = lines.pop()!;
-    for (const line of lines) onStatus?.(line);
-  });
-  const ended = new Promise<Finished>((resolve) => {
-    child.once('close', (code) => resolve({ status: code, output, errors }));
-  });
-  return Promise.race([ended, failure]);
 }

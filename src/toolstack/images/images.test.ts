@@ -199,7 +199,15 @@ describe('the initramfs', () => {
 
   it('has scripts that the shell can read', async () => {
     const root = new URL('../../../guests/initramfs/', import.meta.url);
-    for (const path of ['init', 'etc/session', 'etc/root', 'etc/profile', 'bin/poweroff', 'bin/reboot', 'bin/halt']) {
+    for (const path of [
+      'init',
+      'etc/session',
+      'etc/root',
+      'etc/profile',
+      'bin/poweroff',
+      'bin/reboot',
+      'bin/halt',
+    ]) {
       const script = await readFile(new URL(path, root), 'utf8');
       execFileSync('sh', ['-n'], { input: script });
     }

@@ -72,6 +72,11 @@ async function backportedKernel(apt: Apt): Promise<Offer | null> {
   return kernelBehind(apt, 'linux-image-6.12-amd64');
 }
 
+/** The package that a kernel comes from, as apt has it now; null: it has none. */
+export function findKernel(name: KernelName, apt: Apt): Promise<Offer | null> {
+  return RECIPES[name].find(apt);
+}
+
 /**
  * A kernel by name: out of the cache, or fetched.
  * @throws ImageError

@@ -1,0 +1,41 @@
+/**
+ * A disk with one ext4 file system on it (no partitions), from a tar archive of what is to be in it. Nothing is mounted:
+ * mke2fs reads a folder. Who is not root has fakeroot remember the owners and devices meanwhile.
+ */
+import { mkdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { ImageError } from '../error.ts';
+import { complaint, runTool } from '../tool.ts';
+
+/** Archive, folder, image and size in KiB are its arguments. What is in /dev is the kernel's business. */
+const SCRIPT = `set -e
+export PATH="$PATH:/usr/sbin:/sbin"
+tar --extract --file "$1" --directory "$2" --preserve-permissions --numeric-owner \\
+  --xattrs --xattrs-include='*' --exclude='./dev/*'
+mke2fs -q -F -t ext4 -m 1 -L debian -d "$2" "$3" "$4k"
+`;
+
+/**
+ * @param archive a tar file
+ * @param image the disk's file, which is made sparse
+ * @param size in KiB
+ * @param folder an empty one for work
+ * @throws ImageError
+ */
+export async function makeDisk(archive: string, image: string, size: number, folder: string): Promise<void> {
+  const tree = join(folder, 'tree');
+  await mkdir(tree);
+  try {
+    const command = ['sh', '-c', SCRIPT, 'sh', archive, tree, image, String(size)];
+    const [program, ...args] = process.getuid?.() === 0 ? command : ['fakeroot', '--', ...command];
+    const { status, errors } = await runTool(program!, args);
+    if (status === 0) return;
+    if (/Could not allocate|No space left|too small/i.test(errors))
+      throw new ImageError(`the system does not fit on a disk of ${size >> 10} MiB (or on this machine's)`);
+    throw new ImageError(`the disk cannot be made: ${complaint(errors, 'mke2fs failed')}`);
+  } finally {
+    // Folders in it may be closed to their owner.
+    await runTool('chmod', ['-R', 'u+rwX', tree]);
+    await rm(tree, { recursive: true, force: true });
+  }
+}
