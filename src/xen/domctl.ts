@@ -14,6 +14,7 @@ import { applyStartState, type StartState } from './guest-context.ts';
 import { HypercallError } from './hypercall.ts';
 import { fillHypercallPage } from './hypercall-page.ts';
 import type { Hypervisor } from './hypervisor.ts';
+import { outOfMemory } from './mm/domain-memory.ts';
 import { FrameType } from './mm/frame-table.ts';
 import { ERRNO } from './public/errno.ts';
 import { GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE } from './public/grant_table.ts';
@@ -77,6 +78,8 @@ export interface VcpuInfo {
 export type Trigger = 'nmi' | 'debug';
 
 export const VCPUS_MAX = 128;
+/** The most pages that sharePages takes at once: guests wait for it. */
+export const SHARE_MAX = 1024;
 
 /** Bounds of the scheduler's parameters: mcu_advance, warp_value, and any time in ns. */
 const MCU_ADVANCE_MIN = 0.01;
@@ -234,10 +237,41 @@ export class Control {
     memory.maxPages = maxPages;
   }
 
-  /** Gives the domain pages, cleared. */
-  populatePhysmap(domid: number, count: number): { mfns: number[] } {
-    if (!isCount(count)) throw new HypercallError(ERRNO.EINVAL);
-    return { mfns: this.need(domid).memory.populate(count) };
+  /**
+   * Gives the domain pages, cleared.
+   * @param touched Domain 0 itself writes to so many of them, the first ones; the others get memory when the guest
+   *   first writes to them
+   */
+  populatePhysmap(domid: number, count: number, touched = count): { mfns: number[] } {
+    if (!isCount(count) || !(touched >= 0 && touched <= count)) throw new HypercallError(ERRNO.EINVAL);
+    const { memory } = this.need(domid);
+    const { pageSharing } = this.hypervisor;
+    if (touched === count || !pageSharing.enabled) return { mfns: memory.populate(count) };
+    try {
+      return { mfns: memory.populate(count, count - touched, pageSharing.zero(memory.space)) };
+    } catch (error) {
+      throw outOfMemory(error);
+    }
+  }
+
+  /** Domain 0 reads and writes these pages by itself: they do not become shared ones. */
+  keepPages(domid: number, mfns: readonly number[]): void {
+    const { memory } = this.need(domid);
+    for (const mfn of mfns) memory.keep(mfn);
+  }
+
+  /** Pages of a domain that is not running yet become shared ones where others have the same contents. */
+  sharePages(domid: number, first: number, count: number): void {
+    const domain = this.need(domid);
+    if (!isCount(count) || count > SHARE_MAX || !(first >= 0 && Number.isInteger(first)))
+      throw new HypercallError(ERRNO.EINVAL);
+    if (domain.pauseCount === 0) throw new HypercallError(ERRNO.EBUSY, 'the domain is not paused');
+    this.hypervisor.pageSharing.share(domain, first, count);
+  }
+
+  /** Whether pages of the same contents become one. Those that are one already stay so. */
+  setPageSharing(enabled: boolean): void {
+    this.hypervisor.pageSharing.enabled = enabled;
   }
 
   /** The domain's table of frames: its linear address, and how many u32 entries it has. */

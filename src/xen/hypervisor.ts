@@ -33,6 +33,7 @@ import {
 import { makeHypercalls } from './hypercall-table.ts';
 import { DomainMemory, type MemoryPlaces, outOfMemory } from './mm/domain-memory.ts';
 import { handlePageTableWrite } from './mm/page-table-write.ts';
+import { PageSharing } from './mm/page-sharing.ts';
 import { ownPage, type SharedFrames } from './mm/shared-frames.ts';
 import { NotificationQueue } from './notify.ts';
 import { generalProtection, invalidOpcode } from './priv-op.ts';
@@ -57,7 +58,6 @@ export interface HypervisorHost {
   random(bytes: Uint8Array): void;
 }
 
-/** Which processor of a machine a hypervisor runs on. */
 /** What a domain that comes from another processor has in machine memory: linear addresses. */
 export interface ExistingDomain {
   readonly domid: number;
@@ -65,6 +65,7 @@ export interface ExistingDomain {
   readonly cpus: readonly number[];
 }
 
+/** Which processor of a machine a hypervisor runs on. */
 export interface PcpuPlace {
   readonly number: number;
   /** What it has in common with the hypervisors of the others. */
@@ -101,6 +102,7 @@ export class Hypervisor {
   /** Number of its processor. */
   readonly pcpu: number;
   readonly common: Common;
+  readonly pageSharing: PageSharing;
   /** The vCPU that is on the processor: runs, or ran last. */
   current: Vcpu | null = null;
   private readonly domains = new Map<number, Domain>();
@@ -140,6 +142,14 @@ export class Hypervisor {
         return vcpu ? lookUpDescriptor(vcpu, selector) : null;
       },
     });
+    this.pageSharing = new PageSharing({
+      frames,
+      shared: this.sharedFrames,
+      processor: this.processor,
+      count: () => this.domains.size,
+      domain: (id) => this.domains.get(id),
+      allDomains: () => this.domains.values(),
+    });
     // Another processor's domains may have had it since this one's had.
     frames.onReuse = (frame) => this.forgetFrame(frame);
   }
@@ -176,6 +186,7 @@ export class Hypervisor {
   /**
    * A new domain, paused, without memory.
    * @param uuid 16 bytes; null: random ones
+   * @param existing what is in machine memory of it already (domain-move.ts)
    * @throws HypercallError ENOMEM
    */
   createDomain(
@@ -191,7 +202,6 @@ export class Hypervisor {
     let domain: Domain;
     try {
       domain = new Domain(this, domid, uuid ?? this.randomUuid(), (self) => ({
-   * @param existing what is in machine memory of it already (domain-move.ts)
         memory: new DomainMemory(
           self,
           frames,
@@ -228,16 +238,6 @@ export class Hypervisor {
     return domain;
   }
 
-  destroyDomain(domain: Domain): void {
-    if (this.current?.domain === domain) this.current = null;
-    for (const vcpu of domain.vcpus) this.vcpuOfCpu.delete(vcpu.cpu.address);
-    domain.destroy();
-    this.scheduler.remove(domain);
-    this.domains.delete(domain.id);
-    this.notifications.flush();
-    this.notifications.forget(domain.id);
-    this.common.release(domain.id);
-  }
   /** Lets go of a domain that goes to another processor: nothing of it is given back. */
   forgetDomain(domain: Domain): void {
     if (this.current?.domain === domain) this.current = null;
@@ -255,6 +255,16 @@ export class Hypervisor {
     this.notifications.forget(domain.id);
   }
 
+  destroyDomain(domain: Domain): void {
+    if (this.current?.domain === domain) this.current = null;
+    for (const vcpu of domain.vcpus) this.vcpuOfCpu.delete(vcpu.cpu.address);
+    domain.destroy();
+    this.scheduler.remove(domain);
+    this.domains.delete(domain.id);
+    this.notifications.flush();
+    this.notifications.forget(domain.id);
+    this.common.release(domain.id);
+  }
 
   private addVcpu(domain: Domain, id: number): void {
     const cpu = this.makeCpu(domain);
@@ -267,16 +277,6 @@ export class Hypervisor {
     vcpu.publishTime(this.now());
   }
 
-  /** @throws HypercallError ENOMEM */
-  private makeCpu(domain: Domain): Cpu {
-    let frame = 0;
-    try {
-      frame = this.frames.alloc();
-      const cpu = new Cpu(this.memory, frame * PAGE_SIZE);
-      cpu.reset();
-      cpu.supervisor = true;
-      cpu.put(CPU.owner, domain.id);
-      this.processor.attach(cpu, domain.space);
   /** @param address of its frame @throws OutOfFrames */
   private adoptVcpu(domain: Domain, id: number, address: number): void {
     const cpu = new Cpu(this.memory, address);
@@ -293,6 +293,16 @@ export class Hypervisor {
     vcpu.vcpuInfo = id < LEGACY_MAX_VCPUS ? inSharedInfo : 0;
   }
 
+  /** @throws HypercallError ENOMEM */
+  private makeCpu(domain: Domain): Cpu {
+    let frame = 0;
+    try {
+      frame = this.frames.alloc();
+      const cpu = new Cpu(this.memory, frame * PAGE_SIZE);
+      cpu.reset();
+      cpu.supervisor = true;
+      cpu.put(CPU.owner, domain.id);
+      this.processor.attach(cpu, domain.space);
       return cpu;
     } catch (error) {
       if (frame !== 0) this.frames.release(frame);
@@ -355,8 +365,8 @@ export class Hypervisor {
       scheduler.pause(now);
       this.current = null;
       this.notifications.flush();
-      const { next } = this.timers;
-      return next === Number.POSITIVE_INFINITY ? next : Math.max(next - now, 1);
+      const wait = this.pageSharing.idle(now, () => this.now());
+      return Math.max(Math.min(this.timers.next - this.now(), wait), 1);
     }
     this.switchTo(vcpu);
     const end = now + TURN;
@@ -368,6 +378,7 @@ export class Hypervisor {
     } while (now < end && scheduler.pick() === vcpu);
     scheduler.pause(now);
     this.notifications.flush();
+    this.pageSharing.busy(now);
     return 0;
   }
 

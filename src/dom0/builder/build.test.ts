@@ -20,6 +20,10 @@ class FakeControl implements BuilderControl {
   readonly m2p = new Map<number, number>();
   context: StartState | null = null;
   hypercallPage: number | null = null;
+  /** Behind all pages that the builder does not say it writes to. */
+  readonly zeros = this.frames.alloc();
+  readonly kept: number[] = [];
+  readonly shared = new Set<number>();
   private ports = 0;
 
   linear(mfn: number): number {
@@ -31,10 +35,17 @@ class FakeControl implements BuilderControl {
   async getDomainInfo() {
     return { sharedInfoMfn: SHARED_INFO };
   }
-  async populatePhysmap(_domid: number, count: number) {
+  async populatePhysmap(_domid: number, count: number, touched: number) {
     const mfns = Array.from({ length: count }, (_, index) => FIRST_MFN + count - index);
-    for (const mfn of mfns) this.memory.u32[this.table / 4 + mfn] = this.frames.alloc();
+    for (const [index, mfn] of mfns.entries())
+      this.memory.u32[this.table / 4 + mfn] = index < touched ? this.frames.alloc() : this.zeros;
     return { mfns };
+  }
+  async keepPages(_domid: number, mfns: readonly number[]) {
+    this.kept.push(...mfns);
+  }
+  async sharePages(_domid: number, first: number, count: number) {
+    for (let mfn = first; mfn < first + count; mfn++) this.shared.add(mfn);
   }
   async setM2pRange(_domid: number, firstMfn: number, firstPfn: number, count: number) {
     for (let i = 0; i < count; i++) this.m2p.set(firstMfn + i, firstPfn + i);
@@ -100,6 +111,12 @@ async function build(options: {
 /** What must hold of every domain. */
 function checkInvariants({ control, built, context, info, pages }: Awaited<ReturnType<typeof build>>): void {
   const { layout } = built;
+  // What it did not announce it did not write to; what Domain 0 goes on writing to is not shared, nor are tables.
+  expect(control.memory.frame(control.zeros).every((byte) => byte === 0)).toBe(true);
+  expect(control.kept).toEqual([built.console.mfn, built.xenstore.mfn]);
+  for (const mfn of [...control.kept, built.startInfoMfn, context.root])
+    expect(control.shared.has(mfn)).toBe(false);
+  expect(control.shared.size).toBeGreaterThan(0);
   const base = BigInt(layout.virtBase);
   const tablePfns = new Set(layout.tables.map(({ pfn }) => pfn));
   // The bootstrap mapping is the first pseudo-physical frames in order, page tables read-only.

@@ -5,6 +5,7 @@
  */
 import { type Memory, PAGE_SIZE } from '../../machine/memory.ts';
 import { high32, type VirtualAddress } from '../../x86/cpu.ts';
+import { SHARE_MAX } from '../../xen/domctl.ts';
 import type { StartState } from '../../xen/guest-context.ts';
 import { PTE, PTE_SIZE, PTES } from '../../xen/public/mmu.ts';
 import { SIF, START_INFO } from '../../xen/public/xen.ts';
@@ -16,7 +17,9 @@ import { coverage, type Layout, layOut, type Region } from './layout.ts';
 export interface BuilderControl {
   getSpace(domid: number): Promise<{ frameTable: number; frameLimit: number }>;
   getDomainInfo(domid: number): Promise<{ sharedInfoMfn: number }>;
-  populatePhysmap(domid: number, count: number): Promise<{ mfns: number[] }>;
+  populatePhysmap(domid: number, count: number, touched: number): Promise<{ mfns: number[] }>;
+  keepPages(domid: number, mfns: readonly number[]): Promise<unknown>;
+  sharePages(domid: number, first: number, count: number): Promise<unknown>;
   setM2pRange(domid: number, firstMfn: number, firstPfn: number, count: number): Promise<unknown>;
   setHypercallPage(domid: number, mfn: number): Promise<unknown>;
   evtchnAllocUnbound(domid: number): Promise<number>;
@@ -78,7 +81,7 @@ export async function buildDomain(
   const { kernel, ramdisk, cmdline, pages } = request;
   const { description } = kernel;
   const layout = planDomain(request);
-  const { mfns } = await control.populatePhysmap(domid, pages);
+  const { mfns } = await control.populatePhysmap(domid, pages, layout.end);
   const [space, info, consolePort, xenstorePort] = await Promise.all([
     control.getSpace(domid),
     control.getDomainInfo(domid),
@@ -119,6 +122,14 @@ export async function buildDomain(
     rsi: layout.startInfo.va!,
     root: mfns[layout.pageTables.pfn]!,
   });
+  await control.keepPages(domid, [console.mfn, xenstore.mfn]);
+  // Other domains may have been made of the same files.
+  const image = mfns.slice(0, Math.ceil(kernel.end / PAGE_SIZE));
+  if (layout.ramdisk)
+    image.push(...mfns.slice(layout.ramdisk.pfn, layout.ramdisk.pfn + layout.ramdisk.pages));
+  for (const run of runs(image))
+    for (let at = 0; at < run.count; at += SHARE_MAX)
+      await control.sharePages(domid, run.mfn + at, Math.min(run.count - at, SHARE_MAX));
   return { layout, console, xenstore, startInfoMfn: mfns[layout.startInfo.pfn]! };
 }
 

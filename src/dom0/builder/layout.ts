@@ -53,6 +53,8 @@ export interface Layout {
   readonly console: Region;
   readonly pageTables: Region;
   readonly stack: Region;
+  /** Behind the last frame that has something in it. */
+  readonly end: number;
   /** All page tables: first those of the bootstrap mapping, the root before all. */
   readonly tables: readonly PageTable[];
 }
@@ -124,6 +126,7 @@ export function layOut(kernel: KernelImage, ramdiskSize: number, pages: number):
     console,
     pageTables,
     stack,
+    end: next,
     tables,
   };
 }

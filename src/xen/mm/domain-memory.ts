@@ -29,7 +29,7 @@ import { type Books, violations } from './invariants.ts';
 import { FIRST_MFN, type FrameLayout, frameLayout } from './layout.ts';
 import { MachineToPhys } from './machine-to-phys.ts';
 import { PageTables } from './page-tables.ts';
-import { SharedFrames } from './shared-frames.ts';
+import { freeFrame, SharedFrames } from './shared-frames.ts';
 
 /** A range of the pseudo-physical memory map that the guest is told. Bytes. */
 export interface MemoryMapEntry {
@@ -157,14 +157,17 @@ export class DomainMemory {
 
   /**
    * New pages for the domain, cleared.
+   * @param zeros so many of them, at the end, are a frame of zeros that the domain has in common with others
+   * @param zeroFrame that frame
    * @returns their frame numbers, ascending
    * @throws HypercallError ENOMEM: more than the domain may have, or than there is; nothing is given then
    */
-  populate(count: number): number[] {
+  populate(count: number, zeros = 0, zeroFrame = 0): number[] {
     if (count < 0 || this.totalPages + count > this.maxPages) throw new HypercallError(ERRNO.ENOMEM);
     const mfns: number[] = [];
     try {
-      for (let i = 0; i < count; i++) mfns.push(this.add(this.freeNumber()));
+      for (let i = 0; i < count - zeros; i++) mfns.push(this.add(this.freeNumber()));
+      while (mfns.length < count) mfns.push(this.addShared(this.freeNumber(), zeroFrame));
     } catch (error) {
       for (const mfn of mfns) this.pageTables.unreference(mfn);
       throw outOfMemory(error);
@@ -273,6 +276,37 @@ export class DomainMemory {
     if (this.toOwn(mfn)) return;
     this.putPageType(mfn);
     throw new HypercallError(ERRNO.ENOMEM);
+  }
+
+  /** Domain 0 reads and writes the page by itself from now on. @throws HypercallError EINVAL: not a page of its own */
+  keep(mfn: number): void {
+    if (!this.owns(mfn)) throw new HypercallError(ERRNO.EINVAL);
+    if (!this.toOwn(mfn)) throw new HypercallError(ERRNO.ENOMEM);
+    this.shared.keep(this.table.machine[mfn]!);
+  }
+
+  /**
+   * Is it a page that may become another frame of the same contents: one that only the domain itself can write to, by
+   * mappings of its own, and that is not shared yet? @param mfn any number
+   */
+  shareable(mfn: number): boolean {
+    if (!this.claims(mfn) || this.holds.has(mfn)) return false;
+    const { machine, typeCounts } = this.table;
+    if (typeCounts[mfn] !== 0 && this.table.type(mfn) !== FrameType.writable) return false;
+    return !this.shared.isShared(machine[mfn]!) && !this.shared.isKept(machine[mfn]!);
+  }
+
+  /**
+   * Puts a frame of the same contents, that is shared from now on, behind a number.
+   * @param mfn of a shareable page, of which no TLB has anything
+   */
+  substitute(mfn: number, machineFrame: number): void {
+    const { machine } = this.table;
+    const old = machine[mfn]!;
+    this.shared.add(machineFrame);
+    machine[mfn] = machineFrame;
+    this.processorOf().released(old);
+    if (!this.shared.drop(old)) this.freeFrame(old);
   }
 
   /**
@@ -570,6 +604,7 @@ export class DomainMemory {
       pending: this.pageTables.held,
       totalPages: this.totalPages,
       ramEnd: this.layout.ramEnd,
+      isShared: (frame) => this.shared.isShared(frame),
       xenSlotLow: (slot) => this.machineToPhys.slotLow(slot),
       xenSlotHigh: (slot) => this.machineToPhys.slotHigh(slot),
     };
@@ -620,6 +655,13 @@ export class DomainMemory {
     return mfn;
   }
 
+  private addShared(mfn: number, machineFrame: number): number {
+    this.shared.add(machineFrame);
+    this.table.enter(mfn, machineFrame, Kind.ram);
+    this.totalPages++;
+    return mfn;
+  }
+
   /** A frame of the domain's own has lost its last reference, while the domain goes on. */
   private freed(mfn: number): void {
     this.processorOf().released(this.table.machine[mfn]!);
@@ -636,11 +678,7 @@ export class DomainMemory {
   }
 
   private freeFrame(machineFrame: number): void {
-    this.processorOf().unshare(machineFrame);
-    const start = machineFrame * PAGE_SIZE;
-    this.table.memory.u8.fill(0, start, start + PAGE_SIZE);
-    this.processorOf().written(machineFrame);
-    this.frames.release(machineFrame);
+    freeFrame(this.frames, this.processorOf(), machineFrame);
   }
 
   private enter(machineFrame: number, kind: Kind): number {

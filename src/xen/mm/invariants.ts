@@ -16,6 +16,8 @@ export interface Books {
   readonly pending: readonly number[];
   readonly totalPages: number;
   readonly ramEnd: number;
+  /** Has a machine frame several owners? */
+  isShared(machineFrame: number): boolean;
   xenSlotLow(slot: number): number;
   xenSlotHigh(slot: number): number;
 }
@@ -56,7 +58,7 @@ export function violations(books: Books): string[] {
       problem(mfn, `kind ${kind} out of place`);
     if (kind === Kind.ram) {
       pages++;
-      if (seen.has(frame)) problem(mfn, `shares machine frame ${frame}`);
+      if (seen.has(frame) && !books.isShared(frame)) problem(mfn, `shares machine frame ${frame}`);
       seen.add(frame);
     }
     if (state & ALLOCATED) take(mfn, false);

@@ -1,14 +1,15 @@
 /**
  * Machine frames that several domains have in common, copy-on-write.
  *
- * Domains come to share by a fork: the same bytes stand behind the same frame numbers in both. Nobody writes to a
- * frame while it is shared; who wants to gets a copy first, its own frame from then on. Three things keep that:
+ * Domains come to share by a fork (the same bytes stand behind the same frame numbers in both), and because pages were
+ * found to have the same contents (page-sharing.ts). Nobody writes to a frame while it is shared; who wants to gets a
+ * copy first, its own frame from then on. Three things keep that:
  *
  *   - The processor has no write tag for a shared frame, and its walker refuses to write to one (FRAME_SHARED in
  *     x86/mmu.ts). So does every access of the hypervisor's at a guest's address (guest-access.ts).
  *   - What the hypervisor itself writes to is never shared: page tables and descriptor tables (they are taken, and
  *     promotion makes them the domain's own), and pages that are held (getPage, getPageType: granted pages, event
- *     pages, vcpu_info). A fork copies these at once.
+ *     pages, vcpu_info). A fork copies these at once. What Domain 0 writes to is marked (keep).
  *   - A frame goes back to the machine when its last owner lets go of it, and is cleared only then.
  *
  * The owners may be on different processors. So the counts are in the machine's memory and change atomically: of two
@@ -18,6 +19,7 @@
 import type { Frames } from '../../machine/frames.ts';
 import { PAGE_SIZE } from '../../machine/memory.ts';
 import type { VirtualAddress } from '../../x86/cpu.ts';
+import type { Processor } from '../../x86/processor.ts';
 import type { Vcpu } from '../vcpu.ts';
 import { findL1, tableIndex } from './walk.ts';
 
@@ -25,6 +27,9 @@ import { findL1, tableIndex } from './walk.ts';
 const USED = 0;
 const SAVED = 1;
 const HEADER = 2;
+/** In a frame's word: the count, and that it is kept. */
+const COUNT = 0x7fff_ffff;
+const KEPT = 0x8000_0000;
 
 export class SharedFrames {
   /** Linear address of the counts: whoever has it (and the memory) sees the same. */
@@ -53,7 +58,7 @@ export class SharedFrames {
 
   /** One owner more. The caller knows that it has one that stays meanwhile. */
   add(machineFrame: number): void {
-    if (Atomics.add(this.u32, this.others + machineFrame, 1) === 0) this.count(USED, 1);
+    if ((Atomics.add(this.u32, this.others + machineFrame, 1) & COUNT) === 0) this.count(USED, 1);
     this.count(SAVED, 1);
   }
 
@@ -62,25 +67,45 @@ export class SharedFrames {
    * the second one.
    */
   isShared(machineFrame: number): boolean {
-    return Atomics.load(this.u32, this.others + machineFrame) !== 0;
+    return (Atomics.load(this.u32, this.others + machineFrame) & COUNT) !== 0;
+  }
+
+  /** Domain 0 reads and writes it by itself: as long as it is in use, its contents are nobody else's. */
+  keep(machineFrame: number): void {
+    Atomics.or(this.u32, this.others + machineFrame, KEPT);
+  }
+
+  isKept(machineFrame: number): boolean {
+    return (Atomics.load(this.u32, this.others + machineFrame) & KEPT) !== 0;
   }
 
   /** One owner less. @returns false: it was the only one, the frame is free */
   drop(machineFrame: number): boolean {
     const { u32 } = this;
     const at = this.others + machineFrame;
-    for (let count = Atomics.load(u32, at); count !== 0; count = Atomics.load(u32, at)) {
-      if (Atomics.compareExchange(u32, at, count, count - 1) !== count) continue;
+    for (;;) {
+      const word = Atomics.load(u32, at);
+      const count = word & COUNT;
+      if (Atomics.compareExchange(u32, at, word, count === 0 ? 0 : word - 1) !== word) continue;
+      if (count === 0) return false;
       if (count === 1) this.count(USED, -1);
       this.count(SAVED, -1);
       return true;
     }
-    return false;
   }
 
   private count(which: number, change: number): void {
     Atomics.add(this.u32, (this.address >>> 2) + which, change);
   }
+}
+
+/** Nobody owns a frame any more: it is cleared and goes back to the machine. */
+export function freeFrame(frames: Frames, processor: Processor, machineFrame: number): void {
+  processor.unshare(machineFrame);
+  const start = machineFrame * PAGE_SIZE;
+  frames.memory.u8.fill(0, start, start + PAGE_SIZE);
+  processor.written(machineFrame);
+  frames.release(machineFrame);
 }
 
 /**
