@@ -168,6 +168,8 @@ export class RunningDomain {
       notify(built.xenstore.port),
     );
     this.backEnds.set(built.xenstore.port, this.xenstore);
+    // It is paused, so this comes before anything that could move its pages.
+    machine.control.keepPages(id, [built.console.mfn, built.xenstore.mfn]).catch(() => {});
   }
 
   private describe(facts: DomainFacts, built: Pick<BuiltDomain, 'console' | 'xenstore'>): void {

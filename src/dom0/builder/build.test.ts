@@ -22,7 +22,6 @@ class FakeControl implements BuilderControl {
   hypercallPage: number | null = null;
   /** Behind all pages that the builder does not say it writes to. */
   readonly zeros = this.frames.alloc();
-  readonly kept: number[] = [];
   readonly shared = new Set<number>();
   private ports = 0;
 
@@ -40,9 +39,6 @@ class FakeControl implements BuilderControl {
     for (const [index, mfn] of mfns.entries())
       this.memory.u32[this.table / 4 + mfn] = index < touched ? this.frames.alloc() : this.zeros;
     return { mfns };
-  }
-  async keepPages(_domid: number, mfns: readonly number[]) {
-    this.kept.push(...mfns);
   }
   async sharePages(_domid: number, first: number, count: number) {
     for (let mfn = first; mfn < first + count; mfn++) this.shared.add(mfn);
@@ -113,8 +109,7 @@ function checkInvariants({ control, built, context, info, pages }: Awaited<Retur
   const { layout } = built;
   // What it did not announce it did not write to; what Domain 0 goes on writing to is not shared, nor are tables.
   expect(control.memory.frame(control.zeros).every((byte) => byte === 0)).toBe(true);
-  expect(control.kept).toEqual([built.console.mfn, built.xenstore.mfn]);
-  for (const mfn of [...control.kept, built.startInfoMfn, context.root])
+  for (const mfn of [built.console.mfn, built.xenstore.mfn, built.startInfoMfn, context.root])
     expect(control.shared.has(mfn)).toBe(false);
   expect(control.shared.size).toBeGreaterThan(0);
   const base = BigInt(layout.virtBase);

@@ -18,7 +18,6 @@ export interface BuilderControl {
   getSpace(domid: number): Promise<{ frameTable: number; frameLimit: number }>;
   getDomainInfo(domid: number): Promise<{ sharedInfoMfn: number }>;
   populatePhysmap(domid: number, count: number, touched: number): Promise<{ mfns: number[] }>;
-  keepPages(domid: number, mfns: readonly number[]): Promise<unknown>;
   sharePages(domid: number, first: number, count: number): Promise<unknown>;
   setM2pRange(domid: number, firstMfn: number, firstPfn: number, count: number): Promise<unknown>;
   setHypercallPage(domid: number, mfn: number): Promise<unknown>;
@@ -122,7 +121,6 @@ export async function buildDomain(
     rsi: layout.startInfo.va!,
     root: mfns[layout.pageTables.pfn]!,
   });
-  await control.keepPages(domid, [console.mfn, xenstore.mfn]);
   // Other domains may have been made of the same files.
   const image = mfns.slice(0, Math.ceil(kernel.end / PAGE_SIZE));
   if (layout.ramdisk)
