@@ -33,6 +33,9 @@ export const RECORD = {
   size: 32,
 } as const;
 
+/** Of GLUE.region, where other records have operands. */
+export const REGION_RECORD = { arrivals: RECORD.reg, wide: RECORD.rm } as const;
+
 export const RECORD_ADDRESS32 = 1;
 
 /** Handlers that are no instructions; the forms follow. */

@@ -7,6 +7,7 @@ import type { MessagePort } from 'node:worker_threads';
 import { workerData } from 'node:worker_threads';
 import { Memory } from '../../machine/memory.ts';
 import { type CompileJob, Compiler, STORED, type StoredResult } from '../../x86/index.ts';
+import { compileOptimised } from './engine.ts';
 import { TranslationStore, translatorVersion } from './translation-store.ts';
 
 /** What the worker is given. */
@@ -24,6 +25,7 @@ export type CompilerRequest = CompileJob | { readonly used: number };
 const { ports, memory, translations } = workerData as CompilerWorkerData;
 const compiler = new Compiler(new Memory(memory));
 const store = translations === null ? null : new TranslationStore(translations, translatorVersion());
+compiler.optimise = compileOptimised;
 const names: string[] = [];
 
 function tell(result: StoredResult): void {

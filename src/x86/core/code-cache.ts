@@ -12,7 +12,7 @@ import type { Cpu } from '../cpu.ts';
 import type { Decoder, Instruction } from '../decoder.ts';
 import { CODE_MAP_SIZE } from '../interpreter/build.ts';
 import { FRAME_CODE } from '../mmu.ts';
-import { GLUE, RECORD, RECORD_ADDRESS32 } from '../records.ts';
+import { GLUE, RECORD, RECORD_ADDRESS32, REGION_RECORD } from '../records.ts';
 import { CPU, Exit, VECTOR } from '../state.ts';
 
 /** Most instructions decoded ahead in one go. */
@@ -30,6 +30,7 @@ export interface RegionEntry {
   readonly numbers: number;
   /** From the start of the region's first page to the start of this one, in bytes. */
   readonly distance: number;
+  readonly wide: boolean;
 }
 
 export interface CodeCacheHost {
@@ -199,7 +200,7 @@ export class CodeCache {
 
   /**
    * From now on the instruction at a place of a frame begins a translated region. The region's own entry (number 0)
-   * goes before what it can be entered at besides.
+   * goes before what it can be entered at besides, and that of a wide region before what is not wide.
    */
   enterRegion(frame: number, offset: number, entry: RegionEntry): void {
     const { u32, u16 } = this.memory;
@@ -207,7 +208,8 @@ export class CodeCache {
     if (map === 0) return;
     const known = u32[(map >>> 2) + offset]!;
     if (known !== 0 && u16[known >>> 1] === GLUE.region) {
-      if (entry.number === 0) this.writeRegion(known, entry);
+      if (entry.number === 0 || (entry.wide && u16[(known + REGION_RECORD.wide) >>> 1] === 0))
+        this.writeRegion(known, entry);
       return;
     }
     if (this.top + RECORD.size > this.arenaEnd) return;
@@ -220,8 +222,10 @@ export class CodeCache {
     u16[known >>> 1] = GLUE.link;
   }
 
-  private writeRegion(record: number, { slot, number, numbers, distance }: RegionEntry): void {
-    const { u32 } = this.memory;
+  private writeRegion(record: number, { slot, number, numbers, distance, wide }: RegionEntry): void {
+    const { u32, u16 } = this.memory;
+    u16[(record + REGION_RECORD.arrivals) >>> 1] = 0;
+    u16[(record + REGION_RECORD.wide) >>> 1] = wide ? 1 : 0;
     u32[(record + RECORD.link) >>> 2] = slot;
     u32[(record + RECORD.displacement) >>> 2] = distance;
     u32[(record + RECORD.immediate) >>> 2] = number;

@@ -1,12 +1,19 @@
 import { describe, expect, it } from 'vitest';
 import { Frames } from '../../machine/frames.ts';
 import { Memory, PAGE_SIZE } from '../../machine/memory.ts';
-import { CPU, Exit, PF, RAX, RCX, RDI, VECTOR } from '../state.ts';
+import { CPU, Exit, PF, RAX, RBX, RCX, RDI, RDX, VECTOR } from '../state.ts';
 import { CODE, cpuWithPages, QUIET_HOST } from '../testing.ts';
 import { createProcessor, type ProcessorOptions } from './index.ts';
+import { TranslationCounts } from './translations.ts';
 
 const SYSCALL = [0x0f, 0x05];
 const BUDGET = 1_000_000;
+/** Offsets of three functions of {@link ADDS} additions each. */
+const F = 0x400;
+const G = 0x700;
+const RARE = 0xa00;
+const ADDS = 130;
+const ROUNDS = 1 << 17;
 
 /** A CPU with two pages of code, writable, at CODE; the page behind them is not mapped. */
 function machine(options: ProcessorOptions) {
@@ -21,10 +28,10 @@ function machine(options: ProcessorOptions) {
       memory.u8[pages[at < PAGE_SIZE ? 0 : 1]! + (at % PAGE_SIZE)] = byte;
     });
   /** Runs from an offset until something other than a spent budget. */
-  const run = (offset: number): Exit => {
+  const run = (offset: number, budget = BUDGET): Exit => {
     cpu.rip = CODE + offset;
     for (;;) {
-      const exit = processor.run(cpu, BUDGET);
+      const exit = processor.run(cpu, budget);
       if (exit !== Exit.Budget) return exit;
     }
   };
@@ -103,5 +110,33 @@ describe.each([
       expect(cpu.regNumber(RAX)).toBe(2 * PAGE_SIZE);
       expect(cpu.regNumber(RDI)).toBe(CODE + 2 * PAGE_SIZE);
     }
+  });
+
+  it('runs functions that call each other, too long for one region, and what is rare in them', () => {
+    const counts = new TranslationCounts();
+    const { cpu, write, run } = machine({ ...options, counts });
+    // mov rsp, the end of the pages; mov ecx, ROUNDS; again: call f; dec ecx; jnz again; syscall
+    const call = (from: number, to: number) => [0xe8, ...int32(to - from - 5)];
+    write(0, [0x48, 0xc7, 0xc4, ...int32(CODE + 2 * PAGE_SIZE), 0xb9, ...int32(ROUNDS)]);
+    write(12, [...call(12, F), 0xff, 0xc9, 0x75, 0xf7, ...SYSCALL]);
+    // f: add rax, 1 (often); test cl, 63; jnz on; call rare; on: call g; ret
+    const adds = Array.from({ length: ADDS }, () => [0x48, 0x83, 0xc0, 0x01]).flat();
+    const at = F + adds.length;
+    write(F, [...adds, 0xf6, 0xc1, 0x3f, 0x75, 0x05]);
+    write(at + 5, [...call(at + 5, RARE), ...call(at + 10, G), 0xc3]);
+    // g: add rbx, 1 (often); ret. rare: add rdx, 1 (often); jmp g
+    write(G, [...adds.map((byte) => (byte === 0xc0 ? 0xc3 : byte)), 0xc3]);
+    const behind = RARE + adds.length;
+    write(RARE, [...adds.map((byte) => (byte === 0xc0 ? 0xc2 : byte)), 0xe9, ...int32(G - behind - 5)]);
+    // Short runs: between them translations are installed.
+    expect(run(0, 20_000)).toBe(Exit.Syscall);
+    const rare = Math.floor(ROUNDS / 64);
+    expect(cpu.regNumber(RAX)).toBe(ROUNDS * ADDS);
+    expect(cpu.regNumber(RDX)).toBe(rare * ADDS);
+    expect(cpu.regNumber(RBX)).toBe((ROUNDS + rare) * ADDS);
+    expect(cpu.number(CPU.instructions)).toBe(
+      3 + ROUNDS * (3 + ADDS + 2 + 2 + ADDS + 1) + rare * (1 + 2 * ADDS + 2),
+    );
+    if (options.translate) expect(counts.wide).toBeGreaterThan(0);
   });
 });

@@ -22,6 +22,7 @@ import type { RegionCompiler } from '../translator/compile.ts';
 import { ACTIVITY, ACTIVITY_DETAIL, type ActivityBoard, DETAIL, type Detail } from './activity.ts';
 import { CodeCache } from './code-cache.ts';
 import { fpuCall } from './fpu-calls.ts';
+import { Recorder } from './recorder.ts';
 import { checkCodeSegment, loadSegment, segmentQuery } from './segments.ts';
 import { StepCache } from './step-cache.ts';
 import { type Tlb, type TlbEntry, type TlbFunctions, TlbPool } from './tlb-pool.ts';
@@ -65,6 +66,7 @@ class Core implements InspectableProcessor {
   private readonly heatCounters: Heat;
   private readonly jumps: number;
   private readonly translations: Translations;
+  private readonly recorder = new Recorder();
   private readonly translating: boolean;
   private readonly stepTranslated: boolean;
   private readonly board: ActivityBoard | null;
@@ -147,6 +149,7 @@ class Core implements InspectableProcessor {
       table: instance.exports['table'] as WebAssembly.Table,
       imports: { ...imports, ...instance.exports },
       compiler: options.compiler ?? null,
+      recorder: this.recorder,
       verifier: this.verifier,
       counts: options.counts ?? null,
       onStored: () => this.heatCounters.raise(),
@@ -172,6 +175,7 @@ class Core implements InspectableProcessor {
         return record;
       },
       hot: (cpu, record) => this.hot(cpuAt(cpu!), record!),
+      often: (cpu, record) => this.often(cpuAt(cpu!), record!),
       leftApart: (cpu, record) => this.translations.leftApart(cpuAt(cpu!), record!),
       straddleChanged: (_cpu, record) => this.code.straddleChanged(record!),
       undefinedInstruction: (_cpu, record) => this.count(this.code.nameOf(record!)),
@@ -211,6 +215,14 @@ class Core implements InspectableProcessor {
     const offset = this.memory.u16[(record + RECORD.offset) >>> 1]!;
     if (!this.heatCounters.early(record)) this.translations.request(cpu, linear >>> 12, offset);
     else this.translations.installKnown(cpu, linear >>> 12, offset);
+  }
+
+  /** A region is entered often: what goes on from there is worth translating in one. */
+  private often(cpu: Cpu, record: number): void {
+    const page = cpu.number(CPU.page);
+    const linear = this.translate(cpu, page, Access.Fetch);
+    const offset = this.memory.u16[(record + RECORD.offset) >>> 1]!;
+    if (linear !== 0) this.translations.requestWide(cpu, linear >>> 12, offset);
   }
 
   private count(name: string): void {
@@ -254,6 +266,7 @@ class Core implements InspectableProcessor {
     if (attachment === undefined) return;
     this.attachments.delete(cpu.address);
     this.cpus.delete(cpu.address);
+    this.recorder.forget(cpu);
     if (this.loaded === cpu) this.loaded = null;
     const others = [...this.attachments.values()].some((each) => each.space === attachment.space);
     if (!others) this.pool.release(attachment.space);
@@ -307,7 +320,17 @@ class Core implements InspectableProcessor {
     if (cpu.get(CPU.rflags) & FLAG.TF) return this.trap(cpu, this.step(cpu));
     cpu.put(CPU.stepping, 0);
     cpu.put(CPU.codeDropped, 0);
+    if (this.recorder.wants(cpu)) return this.record(cpu, budget);
     return this.enter(cpu, budget, 0);
+  }
+
+  /** Runs in single steps that are recorded. */
+  private record(cpu: Cpu, budget: number): Exit {
+    for (let i = 0; i < budget && this.recorder.note(cpu, cpu.rip); i++) {
+      const exit = this.step(cpu);
+      if (exit !== Exit.Budget) return exit;
+    }
+    return Exit.Budget;
   }
 
   /** After a single step with TF: the debug trap, unless something else happened. */

@@ -27,6 +27,7 @@ import {
 } from '../translator/compile.ts';
 import { REGION_IMPORTS } from '../translator/imports.ts';
 import type { CodeCache } from './code-cache.ts';
+import type { Recorder } from './recorder.ts';
 import type { Verifier } from './verify.ts';
 
 /** Most regions of one module. */
@@ -46,6 +47,7 @@ interface Translation {
   readonly pages: readonly Omit<CompiledPage, 'frame'>[];
   readonly entries: CompiledRegion['entries'];
   readonly apart: readonly number[];
+  readonly wide: boolean;
   /** In how many places it is installed. */
   installations: number;
   /** Instantiates the module of a stored one, with all its regions. */
@@ -54,8 +56,9 @@ interface Translation {
 
 /** Where translations came from. */
 export class TranslationCounts {
-  /** Regions translated in this run. */
+  /** Regions translated in this run, and how many of them are wide. */
   made = 0;
+  wide = 0;
   /** Regions that an earlier run left, and how many of their modules came to be used. */
   stored = 0;
   usedBatches = 0;
@@ -81,7 +84,9 @@ interface Installation {
   readonly numbers: number;
 }
 
-interface Request extends WantedRegion {
+interface Request extends Omit<WantedRegion, 'trace'> {
+  readonly cpu: Cpu;
+  readonly wide: boolean;
   /** Slot of the translation that the new one is to take the place of. */
   readonly replaces: number | null;
 }
@@ -96,7 +101,10 @@ export class Translations {
   private readonly compiler: RegionCompiler;
   private readonly alongside: Compiler;
   private readonly verifier: Verifier | null;
+  private readonly recorder: Recorder;
   private queue: Request[] = [];
+  /** Wide regions take long to compile: they come one by one, when nothing else waits. */
+  private wideQueue: Request[] = [];
   /** Places asked for, by frame: each is translated once until the frame's code is dropped. */
   private readonly asked = new Map<number, Set<number>>();
   private readonly jobs = new Map<number, Request[]>();
@@ -128,6 +136,8 @@ export class Translations {
     imports: Record<string, unknown>;
     /** null: translation happens at once, on the processor's own thread. */
     compiler: RegionCompiler | null;
+    /** Knows what is executed now. */
+    recorder: Recorder;
     /** Checks regions when they run. */
     verifier?: Verifier | null;
     counts?: TranslationCounts | null;
@@ -138,6 +148,7 @@ export class Translations {
     this.onStored = options.onStored ?? (() => {});
     this.loading = options.compiler?.stored ?? false;
     this.verifier = options.verifier ?? null;
+    this.recorder = options.recorder;
     this.memory = options.memory;
     this.code = options.code;
     this.table = options.table;
@@ -157,6 +168,17 @@ export class Translations {
     if (asked.has(entry)) return;
     asked.add(entry);
     this.queue.push(wanted(cpu, frame, entry));
+  }
+
+  /** A region that begins at an offset of the CPU's page, in a machine frame, is entered often. */
+  requestWide(cpu: Cpu, frame: number, entry: number): void {
+    const asked = this.asked.get(frame) ?? new Set();
+    this.asked.set(frame, asked);
+    if (asked.has(WIDE + entry)) return;
+    asked.add(WIDE + entry);
+    this.wideQueue.push({ ...wanted(cpu, frame, entry), wide: true });
+    if (this.recorder.find(cpu, cpu.number(CPU.page) + entry) === null && !this.recorder.active)
+      this.recorder.start(cpu);
   }
 
   /** Installs what is known to begin at an offset of the CPU's page, if anything is. */
@@ -183,37 +205,54 @@ export class Translations {
     const frame = u32[u32[record + RECORD.immediate / 4 + 1]! >>> 2]!;
     if (!this.code.holds(frame)) return;
     this.remove(slot, frame);
-    this.queue.push({
+    const { wide } = translation;
+    (wide ? this.wideQueue : this.queue).push({
+      cpu,
       code: { ...codePlace(cpu, page), frame },
       entry: entryOffset(translation),
       apart: [...translation.apart, cpu.rip - page],
+      wide,
       replaces: slot,
     });
   }
 
   /** Starts what waits, installs what is finished. Cheap where there is neither. */
   work(): void {
-    if (this.queue.length === 0 && this.jobs.size === 0 && !this.loading) return;
+    if (this.queue.length + this.wideQueue.length + this.jobs.size === 0 && !this.loading) return;
     if (++this.waited < INTERVAL) return;
     this.waited = 0;
     for (let result = this.compiler.poll(); result !== null; result = this.compiler.poll())
       if (result.id === STORED) this.keep(result as StoredResult);
       else this.finish(result as CompileResult);
-    if (this.queue.length > 0 && this.jobs.size < JOBS) this.start();
+    if (this.queue.length > 0 && this.jobs.size < JOBS) this.start(this.queue.splice(0, BATCH));
+    else if (this.jobs.size === 0) this.startWide();
   }
 
-  private start(): void {
-    const places = this.queue
-      .splice(0, BATCH)
-      .filter((request) => this.code.holds(request.code.frame) && !this.reuse(request));
-    if (places.length === 0) return;
+  /** Starts the first of the wide ones that has been recorded. */
+  private startWide(): void {
+    while (!this.recorder.active) {
+      const request = this.wideQueue.shift();
+      if (request === undefined) return;
+      const { cpu, code, entry } = request;
+      const trace = this.recorder.find(cpu, code.page + entry);
+      // Not often any more: it may become so again.
+      if (trace === null) this.asked.get(code.frame)?.delete(WIDE + entry);
+      else if (this.start([request], trace)) return;
+    }
+  }
+
+  /** @returns whether there was something to compile */
+  private start(requests: readonly Request[], trace: Float64Array | null = null): boolean {
+    const places = requests.filter((request) => this.code.holds(request.code.frame) && !this.reuse(request));
+    if (places.length === 0) return false;
     if (this.count + places.length > REGIONS) this.forgetAll();
     const id = this.nextJob++;
     this.jobs.set(id, places);
     this.compiler.post({
       id,
-      places: places.map(({ code, entry, apart }) => ({ code, entry, apart })),
+      places: places.map(({ code, entry, apart }) => ({ code, entry, apart, trace })),
     });
+    return true;
   }
 
   private finish({ id, module, regions }: CompileResult): void {
@@ -222,14 +261,15 @@ export class Translations {
     if (requests === undefined || module === null) return;
     const plain = new WebAssembly.Instance(module, { env: this.imports }).exports;
     const exports = this.verifier?.wrap(module, plain, regions) ?? plain;
-    for (const [i, { place, pages, entries, apart }] of regions.entries()) {
+    for (const [i, { place, pages, entries, apart, wide }] of regions.entries()) {
       const { replaces } = requests[place]!;
       const slot = this.slot();
       this.table.set(slot, exports[regionName(i)]);
-      const translation = { slot, pages, entries, apart, installations: 0, load: null };
+      const translation = { slot, pages, entries, apart, wide, installations: 0, load: null };
       this.bySlot.set(slot, translation);
       this.learn(translation);
       this.counts.made++;
+      if (wide) this.counts.wide++;
       this.install(
         translation,
         pages.map(({ frame }) => frame),
@@ -294,7 +334,7 @@ export class Translations {
       this.compiler.used?.(batch);
     };
     for (const { pages, entries, apart } of regions) {
-      const translation = { slot: -1, pages, entries, apart, installations: 0, load };
+      const translation = { slot: -1, pages, entries, apart, wide: false, installations: 0, load };
       translations.push(translation);
       this.learn(translation);
     }
@@ -302,12 +342,12 @@ export class Translations {
   }
 
   /** Code with the same bytes was translated before. */
-  private reuse({ code, entry, apart, replaces }: Request): boolean {
+  private reuse({ code, entry, apart, wide, replaces }: Request): boolean {
     const list = this.known.get(entry);
     if (list === undefined) return false;
     const view = new GuestCode(this.memory, code);
     for (const translation of list) {
-      if (!this.beginsWith(code.frame, translation)) continue;
+      if ((wide && !translation.wide) || !this.beginsWith(code.frame, translation)) continue;
       if (apart.some((address) => !translation.apart.includes(address))) continue;
       const pages = translation.pages.map(({ delta }) => view.page(delta)?.frame ?? 0);
       if (!pages.includes(0) && this.install(translation, pages, replaces)) return true;
@@ -355,6 +395,7 @@ export class Translations {
         number,
         numbers,
         distance: delta * PAGE_SIZE,
+        wide: translation.wide,
       });
     }
     return true;
@@ -380,6 +421,7 @@ export class Translations {
         for (const { translation } of there) translation.installations = 0;
       this.installed.clear();
       this.queue = [];
+      this.wideQueue = [];
       return;
     }
     this.asked.delete(frame);
@@ -396,6 +438,7 @@ export class Translations {
         if (frames[page] !== frame) {
           this.code.leaveRegion(frames[page]!, offset, numbers);
           this.asked.get(frames[page]!)?.delete(offset);
+          this.asked.get(frames[page]!)?.delete(WIDE + offset);
         }
       this.uninstalled(translation);
     }
@@ -426,7 +469,8 @@ export class Translations {
       targets: [],
     };
     const page = { delta: 0, frame: 0, bytes: new Uint8Array() };
-    const bytes = this.alongside.build([{ pages: [page], blocks: [block], entries: [0], apart: new Set() }]);
+    const region = { pages: [page], blocks: [block], entries: [0], apart: new Set<number>(), wide: false };
+    const bytes = this.alongside.build([region]);
     const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: this.imports });
     const run = instance.exports[regionName(0)] as RegionFunction;
     this.lastAlone = { key, run };
@@ -437,7 +481,7 @@ export class Translations {
 /** What begins at an offset of the CPU's page, in a machine frame. */
 function wanted(cpu: Cpu, frame: number, entry: number): Request {
   const code = { ...codePlace(cpu, cpu.number(CPU.page)), frame };
-  return { code, entry, apart: [], replaces: null };
+  return { cpu, code, entry, apart: [], wide: false, replaces: null };
 }
 
 /** Where the CPU's code is to be looked for. */
@@ -451,6 +495,9 @@ function codePlace(cpu: Cpu, page: VirtualAddress): Omit<CodePlace, 'frame'> {
     ring: cpu.get(CPU.ring),
   };
 }
+
+/** Among what was asked for in a frame, wide regions: their offsets with this added. */
+const WIDE = PAGE_SIZE;
 
 /** No frame has this number. */
 const NO_FRAME = 0xffffffff;

@@ -25,7 +25,7 @@ import { GLUE, RECORD } from '../records.ts';
 import { CPU, Exit, VECTOR } from '../state.ts';
 import { buildCarryOf, buildSettle } from '../translator/flags.ts';
 import { buildGetFlags, buildSetFlags } from './flags.ts';
-import { emitHeat } from './heat.ts';
+import { emitArrival, emitHeat } from './heat.ts';
 import { importHost } from './host.ts';
 import { emitJump, emitRemember } from './jumps.ts';
 import { buildReach, buildReachGroup } from './region-access.ts';
@@ -307,7 +307,9 @@ function buildRun(
                 f.store(cpu, budget, CPU.budget);
                 f.store(cpu, i32.const(ACTIVITY.translated), CPU.activity);
                 const status = f.local('i32');
+                const uncounted = f.let(i32.const(0));
                 f.loop((region) => {
+                  if (!exact) emitArrival(f, cpu, rec, uncounted, env.imports.often);
                   const distance = i64.load32s(rec, RECORD.displacement);
                   f.store(cpu, i64.sub(i64.load(cpu, CPU.page), distance), CPU.base);
                   const slot = i32.load(rec, RECORD.link);
@@ -426,10 +428,16 @@ function buildRun(
             f.set(budget, i32.sub(budget, GATE_COST));
             f.if(spent(), pause);
             f.set(tlb, i32.load(cpu, CPU.tlb));
+            if (!exact)
+              emitJump(f, cpu, tlb, rec, () => {
+                f.set(entry, rec);
+                f.br(next);
+              });
             f.set(rec, call('i32', resolve, cpu, from));
             f.brIf(i32.eqz(rec), again);
           });
           f.set(entry, rec);
+          if (!exact) emitRemember(f, cpu, tlb, rec);
           countArrival();
           f.br(next);
         }),

@@ -4,13 +4,18 @@
  */
 
 import type { Memory } from '../../machine/memory.ts';
-import { type Callee, type Func, type I32, i32 } from '../../wasm/index.ts';
+import { type Callee, type Func, type I32, i32, type Local } from '../../wasm/index.ts';
+import { REGION_RECORD } from '../records.ts';
 import { CPU } from '../state.ts';
 
 /** Bytes of the table of counters. */
 export const HEAT_SIZE = 1 << 17;
 /** Booting Debian's kernel on two cores was fastest between 6,000 and 12,000: below, compiling takes the other core. */
 export const HEAT_THRESHOLD = 8000;
+
+/** Arrivals at a region after which it is translated as a wide one. */
+const WIDE_THRESHOLD = 4096;
+const UNCOUNTED = 16;
 
 /** With translations of earlier runs, arrivals after which it is looked whether there is one for the place. */
 const HEAT_KNOWN = 64;
@@ -51,4 +56,27 @@ export function emitHeat(f: Func, cpu: I32, record: I32, hot: Callee): void {
   const count = f.let(i32.add(i32.load16u(at), 1));
   f.store(at, count, 0, 16);
   f.if(i32.eq(count, HEAT_THRESHOLD), () => f.do(hot, cpu, record));
+}
+
+/**
+ * Counts arrivals at regions that are not wide. Where such regions follow each other, the first one counts and then
+ * one of several: what follows will be part of the wide region that begins with the first, or will be first where that
+ * one leads to it. `uncounted`: for how many more regions that is so.
+ */
+export function emitArrival(f: Func, cpu: I32, record: I32, uncounted: Local<'i32'>, often: Callee): void {
+  f.if(
+    i32.load16u(record, REGION_RECORD.wide),
+    () => f.set(uncounted, i32.const(0)),
+    () =>
+      f.if(
+        uncounted,
+        () => f.set(uncounted, i32.sub(uncounted, 1)),
+        () => {
+          f.set(uncounted, i32.const(UNCOUNTED));
+          const count = f.let(i32.add(i32.load16u(record, REGION_RECORD.arrivals), 1));
+          f.store(record, count, REGION_RECORD.arrivals, 16);
+          f.if(i32.eq(count, WIDE_THRESHOLD), () => f.do(often, cpu, record));
+        },
+      ),
+  );
 }

@@ -11,6 +11,8 @@ export const HOST_SIGNATURES = {
   straddleChanged: 2,
   /** (cpu, record): the record has become hot. */
   hot: 2,
+  /** (cpu, record): the region at the record is entered often. */
+  often: 2,
   /** (cpu, record): an instruction without definition was met: counted by name. */
   undefinedInstruction: 2,
   /** (cpu, record): the region entered at the record was left with STATUS.apart. */
@@ -34,6 +36,7 @@ const VOID: ReadonlySet<string> = new Set([
   'codeWritten',
   'hot',
   'leftApart',
+  'often',
   'straddleChanged',
   'undefinedInstruction',
 ]);

@@ -20,6 +20,7 @@ import {
   ModuleBuilder,
 } from '../../wasm/index.ts';
 import { STATUS } from '../interpreter/status.ts';
+import { TLB, tlbIndex } from '../mmu.ts';
 import { CPU } from '../state.ts';
 import { Addresses } from './addresses.ts';
 import type { KnownForms } from './facts.ts';
@@ -29,9 +30,12 @@ import { RegionState, TranslatorSemantics } from './semantics.ts';
 import { emitGraph } from './structure.ts';
 import { chooseLanes, type Facts, factsAtBlocks, withEntryCopies } from './vectors-facts.ts';
 
-/** Bits of `at` below the address: a block has fewer instructions (see region.ts, REGION_INSTRUCTIONS). */
-const UNDONE_BITS = 10;
+/** Bits of `at` below the address: a block has fewer instructions (see region.ts). */
+const UNDONE_BITS = 11;
 const UNDONE_MAX = (1 << UNDONE_BITS) - 1;
+
+/** Of a page in `checked`. */
+const bit = (page: number) => 1n << BigInt(page);
 
 /** Export name of the i-th region of a module. */
 export const regionName = (i: number) => `r${i}`;
@@ -58,7 +62,7 @@ class RegionBuilder {
   private readonly facts: readonly Facts[];
   private readonly cpu: Local<'i32'>;
   private readonly frames: Local<'i32'>;
-  private readonly checked: Local<'i32'>;
+  private readonly checked: Local<'i64'>;
   readonly rip: Local<'i64'>;
   readonly status: Local<'i32'>;
   readonly budget: Local<'i32'>;
@@ -84,7 +88,7 @@ class RegionBuilder {
     const addresses = new Addresses(blocks, entries, forms, apart);
     this.state = new RegionState(f, this.cpu, imports, lanes, addresses);
     this.facts = factsAtBlocks(this.region);
-    this.checked = f.local('i32');
+    this.checked = f.local('i64');
     this.at = f.local('i64');
     this.rip = f.local('i64');
     this.status = f.local('i32');
@@ -205,19 +209,28 @@ class RegionBuilder {
     if (region.pages.length === 1) return;
     const { pages, start } = region.blocks[to]!;
     if (from === null) {
-      f.set(checked, i32.const(pages.reduce((bits, page) => bits | (1 << page), 0)));
+      f.set(checked, i64.const(pages.reduce((bits, page) => bits | bit(page), 0n)));
       return;
     }
     const before = region.blocks[from]!.pages;
     for (const page of pages) {
       if (before.includes(page)) continue;
       const check = () => {
-        const va = this.place(region.pages[page]!.delta * 4096);
-        const same = call('i32', this.imports.mapped, this.cpu, va, i32.load(this.frames, page * 4));
-        f.if(i32.eqz(same), () => this.leaveAt(start, 0, STATUS.transfer));
-        f.set(checked, i32.or(checked, 1 << page));
+        const va = f.let(this.place(region.pages[page]!.delta * 4096));
+        const frame = f.let(i32.load(this.frames, page * 4));
+        const slot = f.let(i32.add(this.state.tlb, tlbIndex(va)));
+        const cached = i32.and(
+          i64.eq(i64.load(slot, TLB.fetch), va),
+          i32.eq(i32.load(slot, TLB.frame), frame),
+        );
+        const look = () => {
+          const same = call('i32', this.imports.mapped, this.cpu, va, frame);
+          f.if(i32.eqz(same), () => this.leaveAt(start, 0, STATUS.transfer));
+        };
+        f.if(i32.eqz(cached), look, undefined, false);
+        f.set(checked, i64.or(checked, bit(page)));
       };
-      f.if(i32.eqz(i32.and(checked, 1 << page)), check, undefined, false);
+      f.if(i64.eqz(i64.and(checked, bit(page))), check, undefined, false);
     }
   }
 

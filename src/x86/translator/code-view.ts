@@ -39,7 +39,9 @@ export interface CodeView {
   /** Code at this address has been decoded by the interpreter: it probably ran. */
   executed(address: number): boolean;
   /** The direct branch at this address was taken; null: unknown. */
-  taken(address: number): boolean | null;
+  taken(address: number, behind: number): boolean | null;
+  /** The conditional branch at this address was not taken, as far as is known. */
+  passed(address: number, behind: number): boolean;
   /** Where the indirect transfer at this address went lately, most frequent first. */
   targets(address: number): number[];
 }
@@ -108,6 +110,10 @@ export class GuestCode implements CodeView {
     return this.memory.u32[(record + RECORD.link) >>> 2] !== 0;
   }
 
+  passed(): boolean {
+    return true;
+  }
+
   targets(address: number): number[] {
     const seen = this.observed().get(address);
     if (seen === undefined) return [];
@@ -131,5 +137,48 @@ export class GuestCode implements CodeView {
     }
     this.transfers = transfers;
     return transfers;
+  }
+}
+
+/** The same code, but only what a recording shows (see core/recorder.ts). */
+export class RecordedCode implements CodeView {
+  private readonly code: GuestCode;
+  /** By address of an instruction: what was executed after it, and how often. */
+  private readonly successors = new Map<number, Map<number, number>>();
+
+  /** @param trace virtual addresses of instructions, in the order of execution */
+  constructor(code: GuestCode, page: VirtualAddress, trace: Float64Array) {
+    this.code = code;
+    for (let i = 0; i + 1 < trace.length; i++) {
+      const from = trace[i]! - page;
+      const to = trace[i + 1]! - page;
+      let next = this.successors.get(from);
+      if (next === undefined) {
+        next = new Map();
+        this.successors.set(from, next);
+      }
+      next.set(to, (next.get(to) ?? 0) + 1);
+    }
+  }
+
+  page(delta: number): CodePage | null {
+    return this.code.page(delta);
+  }
+
+  executed(address: number): boolean {
+    return this.successors.has(address);
+  }
+
+  taken(address: number, behind: number): boolean {
+    return this.targets(address).some((to) => to !== behind);
+  }
+
+  passed(address: number, behind: number): boolean {
+    return this.successors.get(address)?.has(behind) === true;
+  }
+
+  targets(address: number): number[] {
+    const seen = this.successors.get(address) ?? new Map<number, number>();
+    return [...seen].sort((a, b) => b[1] - a[1]).map(([to]) => to);
   }
 }

@@ -8,7 +8,7 @@ import { Decoder } from '../decoder.ts';
 import { expandForms } from '../isa/form.ts';
 import { definitions } from '../isa/index.ts';
 import { buildRegions } from './build.ts';
-import { type CodePlace, GuestCode } from './code-view.ts';
+import { type CodePlace, GuestCode, RecordedCode } from './code-view.ts';
 import { KnownForms } from './facts.ts';
 import { findRegion, type Region } from './region.ts';
 
@@ -19,6 +19,8 @@ export interface WantedRegion {
   readonly entry: number;
   /** Instructions whose memory accesses are checked alone: their distances from the start of the entry's page. */
   readonly apart: readonly number[];
+  /** For a wide region (see region.ts): what was executed lately, as addresses of instructions; null: no wide one. */
+  readonly trace: Float64Array | null;
 }
 
 export interface CompileJob {
@@ -46,6 +48,7 @@ export interface CompiledRegion {
   readonly entries: readonly { readonly page: number; readonly offset: number }[];
   /** As it was wanted. */
   readonly apart: readonly number[];
+  readonly wide: boolean;
 }
 
 export interface CompileResult {
@@ -88,6 +91,8 @@ export class Compiler {
   private readonly forms = new KnownForms();
   /** Takes each module with its regions, to be kept for later runs. */
   onCompiled: (module: Uint8Array, regions: readonly CompiledRegion[]) => void = () => {};
+  /** Compiles what is known to be hot, by the engine's optimising compiler where the host can ask for it. */
+  optimise: (module: Uint8Array) => WebAssembly.Module = (module) => new WebAssembly.Module(module);
 
   constructor(memory: Memory, decoder = new Decoder(expandForms(definitions))) {
     this.memory = memory;
@@ -97,14 +102,17 @@ export class Compiler {
   compile({ id, places }: CompileJob): CompileResult {
     const regions: Region[] = [];
     const compiled: CompiledRegion[] = [];
-    places.forEach(({ code, entry, apart }, place) => {
-      const region = findRegion(this.decoder, new GuestCode(this.memory, code), entry, new Set(apart));
+    places.forEach(({ code, entry, apart, trace }, place) => {
+      const guest = new GuestCode(this.memory, code);
+      const view = trace === null ? guest : new RecordedCode(guest, code.page, trace);
+      const region = findRegion(this.decoder, view, entry, new Set(apart), trace !== null);
       if (region === null) return;
       regions.push(region);
       compiled.push(describe(region, place));
     });
     if (regions.length === 0) return { id, module: null, regions: [] };
     const bytes = this.build(regions);
+    if (regions.some(({ wide }) => wide)) return { id, module: this.optimise(bytes), regions: compiled };
     const module = new WebAssembly.Module(bytes);
     this.onCompiled(bytes, compiled);
     return { id, module, regions: compiled };
@@ -128,6 +136,7 @@ function describe(region: Region, place: number): CompiledRegion {
   return {
     place,
     apart: [...region.apart],
+    wide: region.wide,
     pages: region.pages.map(({ delta, frame, bytes }, i) => {
       const merged = union(ranges[i]!);
       return { delta, frame, ranges: merged, bytes: gather(bytes, merged) };

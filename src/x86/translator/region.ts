@@ -7,6 +7,11 @@
  *
  * A small function is translated once for every call in the region (a *context* each), so that its return is known:
  * the return address is compared, and control stays. Code that has never run is left out: a way there leaves.
+ *
+ * Where a region is entered often it is translated once more as a *wide* one, with larger functions inside: a system
+ * call's whole path through a kernel is then a few regions. It can be entered behind every call that leaves, in called
+ * functions too. Which context such an entry belongs to does not matter: contexts differ in what they compare a return
+ * address with, not in what they do.
  */
 import { PAGE_SIZE } from '../../machine/memory.ts';
 import type { Decoder, Instruction } from '../decoder.ts';
@@ -40,15 +45,22 @@ export interface Region {
   readonly entries: readonly number[];
   /** Addresses of instructions whose memory accesses are checked alone (see addresses.ts). */
   readonly apart: ReadonlySet<number>;
+  readonly wide: boolean;
 }
 
-/** Most instructions of a region: V8's compile time per instruction grows beyond (see docs/engine.md). */
-const REGION_INSTRUCTIONS = 500;
-/** Most instructions of a function, with all that it calls, that becomes part of its caller's region. */
-const INLINE_INSTRUCTIONS = 120;
-const INLINE_DEPTH = 5;
+interface Limits {
+  /** Most instructions of a region: V8's compile time per instruction grows beyond (see docs/engine.md). */
+  readonly region: number;
+  /** Most instructions of a function, with what it calls, that becomes part of its caller's region. */
+  readonly inline: number;
+  /** Most calls within each other. */
+  readonly depth: number;
+}
+
+const NARROW: Limits = { region: 500, inline: 120, depth: 5 };
+const WIDE: Limits = { region: 1500, inline: 500, depth: 12 };
 /** Most pages: each has a bit. */
-const PAGES = 31;
+const PAGES = 63;
 /** Most targets of an indirect branch that are looked for. */
 const TARGETS = 24;
 
@@ -95,30 +107,36 @@ export function findRegion(
   view: CodeView,
   entry: number,
   apart: ReadonlySet<number>,
+  wide: boolean,
 ): Region | null {
-  return new Explorer(decoder, view).explore(entry, apart);
+  return new Explorer(decoder, view, wide).explore(entry, apart);
 }
 
 class Explorer {
   private readonly decoder: Decoder;
   private readonly view: CodeView;
+  private readonly wide: boolean;
+  private readonly limits: Limits;
   private readonly decoded = new Map<number, Instruction | null>();
   private readonly sizes = new Map<number, number>();
   private readonly pages: CodePage[] = [];
   private readonly contexts: Context[] = [];
-  private readonly entries = new Set<number>();
+  /** By address, in which context. */
+  private readonly entries = new Map<number, Context>();
   private readonly queue: [Context, number][] = [];
   private count = 0;
 
-  constructor(decoder: Decoder, view: CodeView) {
+  constructor(decoder: Decoder, view: CodeView, wide: boolean) {
     this.decoder = decoder;
     this.view = view;
+    this.wide = wide;
+    this.limits = wide ? WIDE : NARROW;
   }
 
   explore(entry: number, apart: ReadonlySet<number>): Region | null {
     const root = context(null, entry, 0);
     this.contexts.push(root);
-    this.entries.add(entry);
+    this.entries.set(entry, root);
     this.queue.push([root, entry]);
     for (let next = this.queue.shift(); next !== undefined; next = this.queue.shift()) this.walk(...next);
     const first = root.seen.has(entry) ? this.at(entry) : null;
@@ -156,10 +174,13 @@ class Explorer {
     const to = behind + instruction.immediateLow;
     const within = pageOf(to) === pageOf(address);
     const worth =
-      ends(instruction) || (within && this.view.taken(address) !== null)
-        ? ends(instruction) || this.view.taken(address) === true
+      ends(instruction) || ((within || this.wide) && this.view.taken(address, behind) !== null)
+        ? ends(instruction) || this.view.taken(address, behind) === true
         : this.view.executed(to);
-    return { next: !ends(instruction), branch: worth && this.at(to) !== null ? to : null };
+    return {
+      next: !ends(instruction) && this.view.passed(address, behind),
+      branch: worth && this.at(to) !== null ? to : null,
+    };
   }
 
   private walk(here: Context, from: number): void {
@@ -169,7 +190,7 @@ class Explorer {
         here.leaders.add(at);
         return;
       }
-      if (this.count >= REGION_INSTRUCTIONS) return;
+      if (this.count >= this.limits.region) return;
       const instruction = this.at(at);
       if (instruction === null) return;
       here.seen.add(at);
@@ -234,8 +255,8 @@ class Explorer {
 
   /** A call that leaves the region comes back to it here. */
   private leaving(here: Context, behind: number): void {
-    if (here.parent !== null) return;
-    this.entries.add(behind);
+    if (here.parent !== null && !this.wide) return;
+    if (!this.entries.has(behind)) this.entries.set(behind, here);
     this.reach(here, behind);
   }
 
@@ -245,12 +266,16 @@ class Explorer {
       if (each.entry === to) return false;
       depth++;
     }
-    if (depth > INLINE_DEPTH) return false;
-    const size = this.sizeOf(to, INLINE_DEPTH - depth);
-    return this.count + size <= REGION_INSTRUCTIONS && size <= INLINE_INSTRUCTIONS;
+    const { limits } = this;
+    if (depth > limits.depth) return false;
+    const size = this.sizeOf(to, limits.depth - depth);
+    return this.count + size <= limits.region && size <= limits.inline;
   }
 
-  /** Instructions of a function as far as it has run, with all that it calls; Infinity if it cannot be one region's part. */
+  /**
+   * Instructions of a function as far as it has run, with all that it calls (in a wide region: what is small enough of
+   * that); Infinity if it cannot be one region's part.
+   */
   private sizeOf(entry: number, depth: number): number {
     if (depth < 0) return Number.POSITIVE_INFINITY;
     const known = this.sizes.get(entry);
@@ -260,8 +285,9 @@ class Explorer {
     const seen = new Set<number>();
     const queue = [entry];
     let size = 0;
-    for (let from = queue.pop(); from !== undefined && size <= INLINE_INSTRUCTIONS; from = queue.pop()) {
-      for (let at = from; !seen.has(at) && size <= INLINE_INSTRUCTIONS; ) {
+    const { inline } = this.limits;
+    for (let from = queue.pop(); from !== undefined && size <= inline; from = queue.pop()) {
+      for (let at = from; !seen.has(at) && size <= inline; ) {
         const instruction = this.at(at);
         if (instruction === null) {
           size = at === entry ? Number.POSITIVE_INFINITY : size;
@@ -271,10 +297,11 @@ class Explorer {
         size++;
         const behind = at + instruction.length;
         if (isCall(instruction)) {
-          if (!instruction.relative) size = Number.POSITIVE_INFINITY;
-          else if (this.view.executed(behind + instruction.immediateLow))
-            size += this.sizeOf(behind + instruction.immediateLow, depth - 1);
-          else break;
+          if (instruction.relative && !this.view.executed(behind + instruction.immediateLow)) break;
+          const callee = instruction.relative
+            ? this.sizeOf(behind + instruction.immediateLow, depth - 1)
+            : Number.POSITIVE_INFINITY;
+          if (callee <= inline || !this.wide) size += callee;
         } else {
           const { next, branch } = this.ways(at, instruction);
           if (branch !== null) queue.push(branch);
@@ -314,14 +341,14 @@ class Explorer {
       }
     }
     for (const { context: here, block, last } of shells) this.connect(here, block, last);
-    const entries = [...this.entries].flatMap((address) => {
-      const position = root.positions.get(address);
+    const entries = [...this.entries].flatMap(([address, here]) => {
+      const position = here.positions.get(address);
       const instruction = this.at(address);
       return position === undefined || instruction === null || straddles(address, instruction)
         ? []
         : [position];
     });
-    return { pages: this.pages, blocks, entries };
+    return { pages: this.pages, blocks, entries, wide: this.wide };
   }
 
   private block(here: Context, start: number): { block: Block; last: number } {
