@@ -99,7 +99,7 @@ function start(script = 'worker.js') {
   );
   const url = pathToFileURL(join(folder, script));
   const thread = nodePcpus({ script: url, compilerScript: null })(
-    { memory, seats: [{ number: 0, mailbox, common: 0 }] },
+    { memory, seats: [{ number: 0, mailbox, common: 0, alone: true }] },
     (_pcpu, message) => client.receive(message),
     (error) => client.fail(error),
   );

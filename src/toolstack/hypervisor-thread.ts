@@ -21,6 +21,7 @@ import {
 } from '../x86/index.ts';
 import { CPU } from '../x86/state.ts';
 import { Common } from '../xen/common.ts';
+import { DomainTraffic } from '../xen/domain-traffic.ts';
 import { type DomainDump, describeForDump } from '../xen/dump.ts';
 import { HypercallError } from '../xen/hypercall.ts';
 import { Hypervisor, type HypervisorHost } from '../xen/hypervisor.ts';
@@ -72,6 +73,14 @@ export class Instruments {
   }
 }
 
+/** Domains wait for this processor. */
+export interface Crowded {
+  readonly kind: 'crowded';
+}
+
+/** How often that is told, ns. */
+const CROWDED_INTERVAL = 50_000_000;
+
 /** Requests that are for the back ends. */
 const PLANE_METHODS: ReadonlySet<string> = new Set(['openPlane', 'planeMessage', 'closePlane']);
 
@@ -90,12 +99,14 @@ export interface PcpuSeat {
   /** Linear addresses: of its mailbox, and of what the machine's hypervisors have in common (xen/common.ts). */
   readonly mailbox: number;
   readonly common: number;
+  /** It is the machine's only one. */
+  readonly alone: boolean;
 }
 
 /** @param post reaches Domain 0's thread, from a busy thread too */
 export function runHypervisor(
   memory: Memory,
-  { number, mailbox, common }: PcpuSeat,
+  { number, mailbox, common, alone }: PcpuSeat,
   host: HypervisorHost,
   post: (message: PcpuMessage) => void,
   processor: ProcessorOptions,
@@ -112,6 +123,7 @@ export function runHypervisor(
     { number, common: new Common(frames, common) },
   );
   const { control } = hypervisor;
+  const traffic = new DomainTraffic(hypervisor);
   const instruments = new Instruments(hypervisor, boardAddress, processor);
   const planes = new DataPlanes(hypervisor, dataPlaneFactories(memory, frames), (value) =>
     post({ kind: 'notify', value }),
@@ -121,6 +133,14 @@ export function runHypervisor(
     processor.verify.onDifference = (report) => {
       for (const line of report.split('\n')) hypervisor.notify({ kind: 'trace', line });
     };
+  /** Once in a while Domain 0 hears that domains wait here: others may have time for them. */
+  let crowdedUntil = 0;
+  const crowded = () => {
+    const now = host.now();
+    if (now < crowdedUntil) return;
+    crowdedUntil = now + CROWDED_INTERVAL;
+    post({ kind: 'notify', value: { kind: 'crowded' } satisfies Crowded });
+  };
   runPcpu(
     receiver,
     {
@@ -128,6 +148,7 @@ export function runHypervisor(
         board.enter(PHASE.machine);
         const idle = hypervisor.runSlice();
         board.enter(PHASE.machine);
+        if (hypervisor.scheduler.load > 1 && !alone) crowded();
         if (planes.work()) return 0;
         if (idle > 0) board.enter(PHASE.idle);
         return idle;
@@ -136,7 +157,8 @@ export function runHypervisor(
         board.enter(PHASE.machine);
         if (PLANE_METHODS.has(method)) return dispatch(planes, method, args);
         if (method === 'destroyDomain') planes.domainGone(args[0]);
-        return dispatch(method in instruments ? instruments : control, method, args);
+        const target = method in instruments ? instruments : method in traffic ? traffic : control;
+        return dispatch(target, method, args);
       },
       signal: (a, b) => (a < PLANE_SIGNAL ? control.evtchnSend(a, b) : planes.signal(a - PLANE_SIGNAL, b)),
     },

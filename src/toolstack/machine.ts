@@ -97,6 +97,7 @@ export class Machine {
       number,
       mailbox: this.frames.allocContiguous(MAILBOX_FRAMES) * PAGE_SIZE,
       common: common.address,
+      alone: pcpus === 1,
     }));
     let died!: (error: Error) => void;
     this.dead = new Promise((_, reject) => {

@@ -1,24 +1,35 @@
 /**
  * The processors of a machine, seen from Domain 0's thread: each request goes to the one that has the domain.
  *
- * Which one that is stands in the machine's memory (xen/common.ts). Who asks for something of one domain after the
- * other has it done in that order, wherever the domain is.
+ * Which one that is stands in the machine's memory (xen/common.ts). What is asked of a domain is done in the order in
+ * which it was asked: while a domain is on its way from one processor to another, requests and events wait here.
+ *
+ * Domains that wait for a processor while another one has time are moved there (xen/bvt-balance.ts). A processor on
+ * which domains wait tells so; where nobody waits, nobody wakes anybody.
  */
 import type { PlaneHandle, PlaneListener, PlaneOpener } from '../dom0/backend/data-plane.ts';
 import type { PlaneNotification } from '../dom0/backend/data-planes.ts';
 import { PlaneClient } from '../dom0/backend/plane-client.ts';
 import { MailboxSender } from '../machine/mailbox.ts';
 import type { Memory } from '../machine/memory.ts';
-import { PcpuClient, type PcpuMessage, type Remote, remote } from '../machine/pcpu.ts';
+import { PcpuClient, PcpuError, type PcpuMessage, type Remote, remote } from '../machine/pcpu.ts';
+import { MCU } from '../xen/bvt.ts';
+import { planBalance } from '../xen/bvt-balance.ts';
 import type { Common } from '../xen/common.ts';
+import type { DomainTraffic } from '../xen/domain-traffic.ts';
 import type { Control, CreateDomain, DomainInfo, Notification } from '../xen/domctl.ts';
-import type { Instruments, PcpuSeat } from './hypervisor-thread.ts';
+import { type Affinity, together } from './affinity.ts';
+import type { Crowded, Instruments, PcpuSeat } from './hypervisor-thread.ts';
 
 /** The hypervisor's control interface, whichever processor a domain is on. */
 export type MachineControl = Omit<Remote<Control>, 'createDomain'> & {
-  /** @param options `pcpus`: numbers of the processors that it may be on; left out: any */
-  createDomain(options: CreateDomain & { readonly pcpus?: readonly number[] }): Promise<number>;
+  createDomain(options: CreateOptions): Promise<number>;
 };
+
+export interface CreateOptions extends CreateDomain {
+  /** Where its virtual CPUs may run; left out: anywhere. */
+  readonly affinity?: Affinity;
+}
 
 export interface PcpusListener {
   onNotification(notification: Notification): void;
@@ -26,32 +37,55 @@ export interface PcpusListener {
   onDeath(error: Error): void;
 }
 
+type PcpuNotification = Notification | PlaneNotification | Crowded;
+
+interface PcpuListener extends PcpusListener {
+  onCrowded(): void;
+}
+
+/** How much time a domain must be owed on another processor to be moved there, ns. */
+const THRESHOLD = 200_000_000;
+/** One that could not be moved is not tried again for so long, ms. */
+const STAYS = 5_000;
+
+/** A domain that is on no processor. */
+interface Journey {
+  readonly done: Promise<void>;
+  /** Ports that were signalled meanwhile. */
+  readonly ports: Set<number>;
+}
+
 /** One of them. */
 class Pcpu {
   readonly number: number;
   readonly client: PcpuClient;
   readonly control: Remote<Control>;
+  readonly traffic: Remote<DomainTraffic>;
   readonly planes: PlaneClient;
 
-  constructor(memory: Memory, { number, mailbox }: PcpuSeat, listener: PcpusListener) {
+  constructor(memory: Memory, { number, mailbox }: PcpuSeat, listener: PcpuListener) {
     this.number = number;
     this.client = new PcpuClient(
       new MailboxSender(memory, mailbox),
-      (value) => this.notified(value as Notification | PlaneNotification, listener),
+      (value) => this.notified(value as PcpuNotification, listener),
       (error) => {
         this.planes.fail(error);
         listener.onDeath(error);
       },
     );
     this.control = remote<Control>(this.client);
+    this.traffic = remote<DomainTraffic>(this.client);
     this.planes = new PlaneClient({
       call: (method, args) => this.client.call(method, args),
       signal: (a, b) => this.client.signal(a, b),
     });
   }
 
-  private notified(notification: Notification | PlaneNotification, listener: PcpusListener): void {
+  private notified(notification: PcpuNotification, listener: PcpuListener): void {
     switch (notification.kind) {
+      case 'crowded':
+        listener.onCrowded();
+        return;
       case 'plane':
       case 'plane-failed':
       case 'plane-closed':
@@ -69,8 +103,13 @@ export class Pcpus implements PlaneOpener {
   readonly instruments: Remote<Instruments>;
   private readonly all: readonly Pcpu[];
   private readonly common: Common;
-  /** The processors that a domain may be on; those that may be on any are not here. */
-  private readonly affinities = new Map<number, readonly number[]>();
+  /** Domains whose virtual CPUs may run anywhere are not here. */
+  private readonly affinities = new Map<number, Affinity>();
+  private readonly journeys = new Map<number, Journey>();
+  /** Domains that could not be moved, and until when they are left alone (ms, as Date.now() has it). */
+  private readonly staying = new Map<number, number>();
+  private balancing = false;
+  private over = false;
 
   constructor(memory: Memory, common: Common, seats: readonly PcpuSeat[], listener: PcpusListener) {
     this.common = common;
@@ -78,7 +117,8 @@ export class Pcpus implements PlaneOpener {
       for (const { client } of this.all) client.fail(error);
       listener.onDeath(error);
     };
-    this.all = seats.map((seat) => new Pcpu(memory, seat, { ...listener, onDeath }));
+    const onCrowded = () => void this.balance();
+    this.all = seats.map((seat) => new Pcpu(memory, seat, { ...listener, onDeath, onCrowded }));
     this.control = this.makeControl();
     this.instruments = this.routed<Instruments>({});
   }
@@ -105,6 +145,7 @@ export class Pcpus implements PlaneOpener {
 
   /** Asks them to end after their current slices. */
   stop(): void {
+    this.over = true;
     for (const { client } of this.all) client.stop();
   }
 
@@ -118,19 +159,119 @@ export class Pcpus implements PlaneOpener {
     return this.common.pcpuOf(domid) ?? 0;
   }
 
-  /** Numbers of the processors that a domain may be on; null: any. */
-  affinity(domid: number): readonly number[] | null {
-    return this.affinities.get(domid) ?? null;
+  /** Where the virtual CPUs of a domain may run; those that are not in it: anywhere. */
+  affinity(domid: number): Affinity {
+    return this.affinities.get(domid) ?? [];
   }
 
   /** Signals a port of a domain. */
   sendEvent(domid: number, port: number): void {
-    this.of(domid).client.signal(domid, port);
+    const journey = this.journeys.get(domid);
+    if (journey) journey.ports.add(port);
+    else this.of(domid).client.signal(domid, port);
   }
 
   /** Makes a data plane where its domain is; those of no domain are on the first processor. */
-  open(kind: string, domid: number, parameters: unknown, listener: PlaneListener): Promise<PlaneHandle> {
+  async open(
+    kind: string,
+    domid: number,
+    parameters: unknown,
+    listener: PlaneListener,
+  ): Promise<PlaneHandle> {
+    await this.arrival(domid);
     return this.of(domid).planes.open(kind, domid, parameters, listener);
+  }
+
+  /**
+   * Says where the virtual CPUs of a domain may run, and moves it if it is elsewhere.
+   * @param affinity with a processor that suits all of them
+   * @throws Error: it cannot be moved; nothing has changed then
+   */
+  async pin(domid: number, affinity: Affinity): Promise<void> {
+    await this.arrival(domid);
+    const allowed = together(affinity);
+    if (allowed !== null && !allowed.includes(this.pcpuOf(domid)))
+      await this.move(domid, this.leastLoaded(allowed).number);
+    if (allowed === null) this.affinities.delete(domid);
+    else this.affinities.set(domid, affinity);
+  }
+
+  /** Settles when the domain is on a processor. */
+  private async arrival(domid: number): Promise<void> {
+    for (let journey = this.journeys.get(domid); journey; journey = this.journeys.get(domid))
+      await journey.done;
+  }
+
+  /** Asks something of the processor that has a domain. */
+  private async ask(domid: number, method: string, args: readonly unknown[]): Promise<unknown> {
+    if (this.journeys.has(domid)) await this.arrival(domid);
+    return this.of(domid).client.call(method, args);
+  }
+
+  /** The domain is on a processor. @throws Error: it cannot leave that; it goes on there */
+  private async move(domid: number, to: number): Promise<void> {
+    const from = this.of(domid);
+    if (from.number === to) return;
+    let arrived!: () => void;
+    const ports = new Set<number>();
+    const done = new Promise<void>((resolve) => {
+      arrived = resolve;
+    });
+    this.journeys.set(domid, { done, ports });
+    try {
+      const traffic = await from.traffic.depart(domid);
+      try {
+        await this.all[to]!.traffic.arrive(traffic);
+      } catch (error) {
+        await from.traffic.arrive(traffic);
+        throw error;
+      }
+    } finally {
+      this.journeys.delete(domid);
+      for (const port of ports) this.sendEvent(domid, port);
+      arrived();
+    }
+  }
+
+  /** Domains wait for a processor: moves those that another one has time for. */
+  private async balance(): Promise<void> {
+    if (this.balancing || this.over || this.count === 1) return;
+    this.balancing = true;
+    try {
+      const queues = await Promise.all(this.all.map(({ traffic }) => traffic.queue()));
+      const views = queues.map(({ virtualTime, runnable }, pcpu) => ({
+        virtualTime,
+        runnable: runnable.map((entry) => ({ ...entry, pcpus: this.choices(entry.domid, pcpu) })),
+      }));
+      const { lifts, moves } = planBalance(views, THRESHOLD, MCU);
+      for (const [pcpu, time] of lifts.entries())
+        if (time > queues[pcpu]!.virtualTime) await this.all[pcpu]!.traffic.lift(time);
+      for (const { from, entry, to } of moves)
+        await this.tryMove(views[from]!.runnable[entry]!.domid, from, to);
+    } catch (error) {
+      // That a processor is gone is told elsewhere.
+      if (!(error instanceof PcpuError)) throw error;
+    } finally {
+      this.balancing = false;
+    }
+  }
+
+  /** Processors that a domain may be on, as far as it can be moved; null: any. */
+  private choices(domid: number, pcpu: number): readonly number[] | null {
+    const until = this.staying.get(domid);
+    if (until !== undefined && until > Date.now()) return [pcpu];
+    if (until !== undefined) this.staying.delete(domid);
+    return together(this.affinity(domid));
+  }
+
+  private async tryMove(domid: number, from: number, to: number): Promise<void> {
+    if (this.journeys.has(domid) || this.common.pcpuOf(domid) !== from) return;
+    try {
+      await this.move(domid, to);
+    } catch {
+      // It uses what is on this processor only, or is gone.
+      this.staying.set(domid, Date.now() + STAYS);
+    }
   }
 
   private of(domid: number): Pcpu {
@@ -139,10 +280,17 @@ export class Pcpus implements PlaneOpener {
 
   private makeControl(): MachineControl {
     return this.routed<Control>({
-      createDomain: (options: CreateDomain & { readonly pcpus?: readonly number[] }) => this.create(options),
+      createDomain: (options: CreateOptions) => this.create(options),
+      forkDomain: async (domid: number, own: readonly number[]) => {
+        const child = (await this.ask(domid, 'forkDomain', [domid, own])) as number;
+        const affinity = this.affinities.get(domid);
+        if (affinity) this.affinities.set(child, affinity);
+        return child;
+      },
       destroyDomain: async (domid: number) => {
-        await this.of(domid).control.destroyDomain(domid);
+        await this.ask(domid, 'destroyDomain', [domid]);
         this.affinities.delete(domid);
+        this.staying.delete(domid);
       },
       listDomains: () => this.list(),
       allowanceGet: () => this.all[0]!.control.allowanceGet(),
@@ -160,12 +308,9 @@ export class Pcpus implements PlaneOpener {
     } satisfies Partial<MachineControl>);
   }
 
-  private async create({
-    pcpus,
-    ...options
-  }: CreateDomain & { readonly pcpus?: readonly number[] }): Promise<number> {
-    const domid = await this.leastLoaded(pcpus ?? null).control.createDomain(options);
-    if (pcpus !== undefined) this.affinities.set(domid, pcpus);
+  private async create({ affinity = [], ...options }: CreateOptions): Promise<number> {
+    const domid = await this.leastLoaded(together(affinity)).control.createDomain(options);
+    if (together(affinity) !== null) this.affinities.set(domid, affinity);
     return domid;
   }
 
@@ -189,8 +334,7 @@ export class Pcpus implements PlaneOpener {
         // A promise resolved with this object asks for `then`; that one is not the processors'.
         if (typeof method !== 'string' || method === 'then') return undefined;
         if (Object.hasOwn(methods, method)) return methods[method as keyof typeof methods];
-        return (...args: unknown[]) =>
-          this.of(typeof args[0] === 'number' ? args[0] : 0).client.call(method, args);
+        return (...args: unknown[]) => this.ask(typeof args[0] === 'number' ? args[0] : 0, method, args);
       },
     });
   }

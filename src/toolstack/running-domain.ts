@@ -7,6 +7,7 @@ import { Connection } from '../dom0/xenstore/protocol.ts';
 import { XenstoreRing } from '../dom0/xenstore/ring.ts';
 import { PAGE_SIZE } from '../machine/memory.ts';
 import { SHUTDOWN } from '../xen/public/sched.ts';
+import type { Affinity } from './affinity.ts';
 import type { DiskSpec } from './devices/disk-spec.ts';
 import type { ShareSpec } from './devices/share-spec.ts';
 import { type DomainFacts, removeDomainNodes, writeDomainNodes } from './domain-nodes.ts';
@@ -38,6 +39,8 @@ export interface DomainOptions {
   readonly vcpus?: number;
   /** How many of them it starts with (all). */
   readonly onlineVcpus?: number;
+  /** Where its virtual CPUs may run; left out: anywhere. */
+  readonly affinity?: Affinity;
   /** The most frames that it may own; left out: those that the guest starts with. */
   readonly maxPages?: number;
   /** Its disks from the start. */
@@ -113,6 +116,7 @@ export class RunningDomain {
     const id = await control.createDomain({
       maxPages,
       vcpus,
+      ...(options.affinity === undefined ? {} : { affinity: options.affinity }),
       ...(wanted === undefined ? {} : { uuid: wanted }),
     });
     const { uuid } = await control.getDomainInfo(id);

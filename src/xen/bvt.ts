@@ -167,8 +167,13 @@ export class Bvt<T> {
   adopt(item: T, parameters: BvtParameters, actual: number): BvtEntry<T> {
     const entry = this.add(item, parameters);
     this.wake(entry);
-    entry.avt = actual - this.base;
+    this.place(entry, actual);
     return entry;
+  }
+
+  /** Sets an entry's actual virtual time. @param actual since the beginning */
+  place(entry: BvtEntry<T>, actual: number): void {
+    entry.avt = actual - this.base;
   }
 
   remove(entry: BvtEntry<T>): void {

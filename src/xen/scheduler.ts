@@ -9,6 +9,7 @@
  * between `resume` and `pause` counts.
  */
 import { Bvt, type BvtEntry, type BvtParameters } from './bvt.ts';
+import type { EntryView } from './bvt-balance.ts';
 import type { Domain } from './domain.ts';
 import type { Vcpu } from './vcpu.ts';
 
@@ -16,14 +17,23 @@ import type { Vcpu } from './vcpu.ts';
 const VCPU_ALLOWANCE = 500_000;
 const VCPU_MCU = 50_000;
 
+/** A processor's queue of domains, as plain data. */
+export interface DomainQueue {
+  /** Scheduler virtual time, since the beginning. */
+  readonly virtualTime: number;
+  readonly runnable: readonly (Omit<EntryView, 'pcpus'> & { readonly domid: number })[];
+}
+
 /** A domain's place among the others, and the queue of its own vCPUs. */
 class Unit {
+  readonly domid: number;
   readonly entry: BvtEntry<Unit>;
   readonly vcpus: Bvt<Vcpu>;
   /** By number. */
   private readonly entries: BvtEntry<Vcpu>[] = [];
 
-  constructor(domains: Bvt<Unit>, now: number) {
+  constructor(domid: number, domains: Bvt<Unit>, now: number) {
+    this.domid = domid;
     this.entry = domains.add(this);
     this.vcpus = new Bvt<Vcpu>(now, { allowance: VCPU_ALLOWANCE, mcu: VCPU_MCU });
   }
@@ -102,6 +112,41 @@ export class Scheduler {
     this.units.delete(domain);
   }
 
+  // --- Other processors (bvt-balance.ts) ---
+
+  /** How many domains run or wait to run. */
+  get load(): number {
+    return this.domains.load;
+  }
+
+  queue(): DomainQueue {
+    const { domains } = this;
+    return {
+      virtualTime: domains.virtualTime,
+      runnable: domains.waiting.map((entry) => ({
+        domid: entry.item.domid,
+        actual: domains.actual(entry),
+        mcuAdvance: entry.parameters.mcuAdvance,
+        running: entry === domains.current,
+      })),
+    };
+  }
+
+  /** Brings virtual time forward where nobody waits (see {@link Bvt.lift}). */
+  lift(time: number): void {
+    this.domains.lift(time);
+  }
+
+  /** A domain's actual virtual time since the beginning. */
+  actual(domain: Domain): number {
+    return this.domains.actual(this.unit(domain).entry);
+  }
+
+  /** A domain came from another processor, with the virtual time that it had there: it is owed what it waited for. */
+  place(domain: Domain, actual: number): void {
+    this.domains.place(this.unit(domain).entry, actual);
+  }
+
   // --- Time ---
 
   /** Guests run from now on. */
@@ -150,7 +195,7 @@ export class Scheduler {
   private unit(domain: Domain): Unit {
     let unit = this.units.get(domain);
     if (unit === undefined) {
-      unit = new Unit(this.domains, this.at);
+      unit = new Unit(domain.id, this.domains, this.at);
       this.units.set(domain, unit);
     }
     return unit;

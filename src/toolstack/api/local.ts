@@ -9,8 +9,9 @@ import { performance } from 'node:perf_hooks';
 import type { Xenstore } from '../../dom0/xenstore/xenstore.ts';
 import { type BvtParameters, DEFAULT_PARAMETERS } from '../../xen/bvt.ts';
 import { XEN_VERSION } from '../../xen/xen-version.ts';
+import { parseAffinity, together } from '../affinity.ts';
 import type { ImageOptions } from '../images/index.ts';
-import { MAX_DOMAIN_MEMORY, Machine, type StartPcpu } from '../machine.ts';
+import { Machine, maxDomainMemory, type StartPcpu } from '../machine.ts';
 import type { DomainEnd } from '../running-domain.ts';
 import { dumpCore } from './core-dump.ts';
 import * as devices from './domain-devices.ts';
@@ -36,7 +37,6 @@ import {
   type ConsoleConnection,
   type ConsoleViewer,
   DOMAIN_0,
-  parseCpus,
   type Replay,
   type Toolstack,
 } from './toolstack.ts';
@@ -48,6 +48,8 @@ export interface LocalOptions {
   readonly version: string;
   /** Memory of the machine for its domains, KiB; left out: as much as the host has, up to what a machine can have. */
   readonly memory?: number;
+  /** How many processors the machine has (1). */
+  readonly pcpus?: number;
   /** Where core dumps go that a domain's configuration asks for. */
   readonly dumpFolder: string;
   /** Takes what is worth a line in the daemon's log. */
@@ -85,8 +87,9 @@ export class LocalToolstack implements Toolstack {
 
   /** Switches a machine on. */
   static async start(options: LocalOptions): Promise<LocalToolstack> {
-    const memory = options.memory ?? Math.min(MAX_DOMAIN_MEMORY, totalmem() >>> 10);
-    const machine = await Machine.start(memory, options.startPcpu, options.say);
+    const { pcpus = 1 } = options;
+    const memory = options.memory ?? Math.min(maxDomainMemory(pcpus), totalmem() >>> 10);
+    const machine = await Machine.start(memory, options.startPcpu, options.say, pcpus);
     const toolstack = new LocalToolstack(machine, options);
     machine.disks.report = (line) => toolstack.note(line);
     toolstack.note(`Xenolith ${options.version}, ${machine.frames.total >> 8} MiB of machine memory`);
@@ -125,7 +128,7 @@ export class LocalToolstack implements Toolstack {
     return {
       version: this.options.version,
       xenVersion: `${XEN_VERSION.major}.${XEN_VERSION.minor}${XEN_VERSION.extra}`,
-      processors: 1,
+      processors: this.machine.pcpus.count,
       mhz: TSC_MHZ,
       totalMemory: totalPages * 4,
       freeMemory: freePages * 4,
@@ -271,14 +274,16 @@ export class LocalToolstack implements Toolstack {
     const vcpus = await this.ask(() => this.machine.control.listVcpus(domid));
     const { paused, shutdown } = await this.domain(domid);
     const stands = paused || shutdown !== null;
+    const cpu = this.machine.pcpus.pcpuOf(domid);
+    const affinity = this.machine.pcpus.affinity(domid);
     return vcpus.map(({ vcpu, online, running, blocked, cpuTimeNs }) => ({
       vcpu,
       online,
       running: running && !stands,
       blocked,
-      cpu: 0,
+      cpu,
       cpuTime: cpuTimeNs / 1e9,
-      affinity: null,
+      affinity: affinity[vcpu]?.slice() ?? null,
     }));
   }
 
@@ -296,15 +301,21 @@ export class LocalToolstack implements Toolstack {
   }
 
   async setAffinity(domid: number, vcpu: number | null, cpus: string): Promise<void> {
-    this.need(domid);
-    const { processors } = await this.host();
+    const domain = this.need(domid);
+    const { pcpus } = this.machine;
     const { maxVcpus } = await this.domain(domid);
     if (vcpu !== null && !(vcpu < maxVcpus)) {
       throw new ToolstackError('invalid', `domain ${domid} has no virtual CPU ${vcpu}`);
     }
-    // A machine of one processor has nothing to choose from, and every choice that it has is what it does.
-    if (parseCpus(cpus, processors).length === processors) return;
-    throw new ToolstackError('unsupported', 'this machine does not pin virtual CPUs');
+    const chosen = parseAffinity(cpus, maxVcpus, pcpus.count);
+    const before = pcpus.affinity(domid);
+    const affinity = chosen.map((each, id) => (vcpu === null || vcpu === id ? each : (before[id] ?? null)));
+    if (together(affinity)?.length === 0)
+      throw new ToolstackError(
+        'unsupported',
+        `the virtual CPUs of a domain are on one CPU together: no CPU would suit all of domain ${domid}`,
+      );
+    await this.ask(() => domain.use(() => pcpus.pin(domid, affinity)));
   }
 
   async setMemory(domid: number, kib: number): Promise<void> {
@@ -426,7 +437,7 @@ export class LocalToolstack implements Toolstack {
     this.takeName(config.name);
     try {
       if (this.stopped) throw new ToolstackError('failed', 'the machine is being switched off');
-      await this.checkCpus(config);
+      this.checkCpus(config);
       this.checkUuid(config);
       await this.checkRoom(config);
       const guest = await this.ask(() => this.loader.load(config));
@@ -458,13 +469,12 @@ export class LocalToolstack implements Toolstack {
     this.happened(domain, 'created', null);
   }
 
-  private async checkCpus({ cpus, name, maxVcpus }: DomainConfig): Promise<void> {
-    const { processors } = await this.host();
-    const each = cpus === null ? [] : typeof cpus === 'string' ? [cpus] : cpus.slice(0, maxVcpus);
-    for (const text of each) {
-      if (parseCpus(text, processors).length < processors)
-        throw new ToolstackError('unsupported', `${name}: cpus: this machine does not pin virtual CPUs`);
-    }
+  private checkCpus({ cpus, name, maxVcpus }: DomainConfig): void {
+    if (together(parseAffinity(cpus, maxVcpus, this.machine.pcpus.count))?.length === 0)
+      throw new ToolstackError(
+        'unsupported',
+        `${name}: cpus: the virtual CPUs of a domain are on one CPU together, and none would suit all of them`,
+      );
   }
 
   private checkUuid({ uuid, name }: DomainConfig): void {

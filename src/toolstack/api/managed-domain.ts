@@ -2,6 +2,7 @@
 import { Symbols } from '../../dom0/builder/symbols.ts';
 import { domainPath } from '../../dom0/xenstore/path.ts';
 import type { DomainInfo as ControlInfo } from '../../xen/domctl.ts';
+import { parseAffinity } from '../affinity.ts';
 import { vifText, withAbsoluteFiles } from '../config/device-text.ts';
 import { parseDiskSpec } from '../devices/disk-spec.ts';
 import { parseShareSpec } from '../devices/share-spec.ts';
@@ -67,6 +68,7 @@ export class ManagedDomain {
       vcpus: config.maxVcpus,
       onlineVcpus: config.vcpus,
       maxPages: config.maxMemory / 4,
+      affinity: parseAffinity(config.cpus, config.maxVcpus, machine.pcpus.count),
       ...devicesOf(config),
       paused: true,
     });

@@ -36,6 +36,8 @@ export interface DaemonOptions {
   readonly images: ImageOptions;
   /** Memory for domains, KiB; left out: what there is. */
   readonly memory?: number;
+  /** How many processors the machine has (1). */
+  readonly pcpus?: number;
   /** Listens there, too, for who has the token. */
   readonly listen?: { host: string; port: number };
   /** Ends by itself when it had neither domains nor clients for so many seconds; 0: never. */
@@ -148,6 +150,7 @@ export class Daemon implements DaemonControl {
       images: options.images,
       version,
       ...(options.memory === undefined ? {} : { memory: options.memory }),
+      ...(options.pcpus === undefined ? {} : { pcpus: options.pcpus }),
       dumpFolder: place.dumps,
       say: (line) => this.say(line),
     });

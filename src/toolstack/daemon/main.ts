@@ -24,7 +24,7 @@ async function main(args: readonly string[]): Promise<number> {
   process.umask(0o077);
   let daemon: Daemon;
   try {
-    const { memory, listen, idleExit, translate } = parseDaemonArguments(args);
+    const { memory, listen, idleExit, translate, pcpus } = parseDaemonArguments(args);
     daemon = await Daemon.start({
       place: placeOf(),
       version: version(),
@@ -33,6 +33,7 @@ async function main(args: readonly string[]): Promise<number> {
       ...(memory === undefined ? {} : { memory }),
       ...(listen === undefined ? {} : { listen }),
       idleExit,
+      pcpus,
       ...(background ? {} : { log: (line: string) => process.stderr.write(line) }),
     });
   } catch (error) {

@@ -1,7 +1,7 @@
 /** The command line of the daemon. */
 import { isIP } from 'node:net';
 import { parseArgs } from 'node:util';
-import { MAX_DOMAIN_MEMORY } from '../machine.ts';
+import { MAX_PCPUS, maxDomainMemory } from '../machine.ts';
 import { parseSize, UsageError } from '../options.ts';
 
 export interface DaemonArguments {
@@ -11,6 +11,8 @@ export interface DaemonArguments {
   /** Seconds; 0: never. */
   readonly idleExit: number;
   readonly translate: boolean;
+  /** How many processors the machine has. */
+  readonly pcpus: number;
 }
 
 /** What {@link parseDaemonArguments} takes, for a person. */
@@ -19,6 +21,7 @@ export const DAEMON_OPTIONS_HELP = `
   --listen ADDRESS:PORT  serves the HTTP interface there, too, to who has the token;
                          the address must be one of this host's own (127.0.0.1, ::1)
   --idle-exit SECONDS    ends when it had neither domains nor clients for so long (0: never)
+  --pcpus N              processors of the machine, each a thread of the host (1)
   --no-translator        interprets everything
 `;
 
@@ -26,23 +29,28 @@ const OPTIONS = {
   memory: { type: 'string' },
   listen: { type: 'string' },
   'idle-exit': { type: 'string' },
+  pcpus: { type: 'string' },
   'no-translator': { type: 'boolean' },
 } as const;
 
 /** @throws UsageError */
 export function parseDaemonArguments(args: readonly string[]): DaemonArguments {
   const values = parse(args);
+  const text = values.pcpus ?? '1';
+  const pcpus = /^\d{1,3}$/.test(text) ? Number(text) : 0;
+  if (pcpus < 1 || pcpus > MAX_PCPUS)
+    throw new UsageError(`--pcpus ${text}: not a number of processors (1 to ${MAX_PCPUS})`);
   const memory = values.memory === undefined ? undefined : parseSize(values.memory);
-  if (memory !== undefined && memory > MAX_DOMAIN_MEMORY)
-    throw new UsageError(
-      `--memory ${values.memory}: more than the machine can have (${MAX_DOMAIN_MEMORY >> 10}M)`,
-    );
+  const most = maxDomainMemory(pcpus);
+  if (memory !== undefined && memory > most)
+    throw new UsageError(`--memory ${values.memory}: more than the machine can have (${most >> 10}M)`);
   const idle = values['idle-exit'] ?? '0';
   if (!/^\d{1,9}$/.test(idle)) throw new UsageError(`--idle-exit ${idle}: not a number of seconds`);
   return {
     memory,
     listen: values.listen === undefined ? undefined : address(values.listen),
     idleExit: Number(idle),
+    pcpus,
     translate: !(values['no-translator'] ?? false),
   };
 }
