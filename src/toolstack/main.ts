@@ -4,7 +4,8 @@
  * `xenolith COMMAND ...` is what `xl COMMAND ...` is.
  */
 import { constants } from 'node:os';
-import { explain, STATUS } from './failure.ts';
+import { explain } from './explain.ts';
+import { STATUS } from './failure.ts';
 import { progressOn, SILENT } from './images/index.ts';
 import { nodePcpus } from './node/pcpu.ts';
 import { Terminal } from './node/terminal.ts';

@@ -4,7 +4,8 @@
  * not, and goes on alone; without one it stays in the foreground and writes its log to standard error.
  */
 import { constants } from 'node:os';
-import { explain, STATUS } from '../failure.ts';
+import { explain } from '../explain.ts';
+import { STATUS } from '../failure.ts';
 import { SILENT } from '../images/index.ts';
 import { nodePcpus } from '../node/pcpu.ts';
 import { defaultTranslations } from '../node/translation-store.ts';

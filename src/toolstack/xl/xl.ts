@@ -111,7 +111,8 @@ async function failed(error: unknown, err: (text: string) => void): Promise<numb
     err(`xl: ${error.message}\n`);
     return FAILURE;
   }
-  const { explain, STATUS } = await import('../failure.ts');
+  const { explain } = await import('../explain.ts');
+  const { STATUS } = await import('../failure.ts');
   const { UsageError } = await import('../options.ts');
   err(`xl: ${explain(error)}\n`);
   return error instanceof UsageError ? STATUS.usage : FAILURE;

@@ -4,7 +4,8 @@
 import { access, mkdir, stat } from 'node:fs/promises';
 import { dirname, relative, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { explain, Failure, STATUS } from '../../failure.ts';
+import { explain } from '../../explain.ts';
+import { Failure, STATUS } from '../../failure.ts';
 import { UsageError } from '../../options.ts';
 import { progressOn, SILENT } from '../progress.ts';
 import { copyDisk, debianImage } from './build.ts';
