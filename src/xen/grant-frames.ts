@@ -187,6 +187,20 @@ export class GrantFrames {
     };
   }
 
+  /**
+   * The page of an entry that grants all of it and that nobody has in use, without anything being marked.
+   * @returns -1: another kind of entry (or version 2), or not for this
+   */
+  plainPage(ref: number, domid: number, write: boolean): number {
+    if (this.version !== 1) return -1;
+    const at = this.entry(ref) >>> 2;
+    const { u32 } = this.memory;
+    const header = Atomics.load(u32, at);
+    const flags = header & 0xffff & ~(write ? 0 : GTF.readonly);
+    if (flags !== GTF.permit_access || header >>> 16 !== domid) return -1;
+    return u32[at + GRANT_ENTRY_V1.frame / 4]!;
+  }
+
   /** Fills an entry with a page that is granted in full, as the builder does for the reserved ones. */
   write(ref: number, entry: Pick<GrantEntry, 'flags' | 'domid' | 'frame'>): void {
     const { memory } = this;

@@ -486,6 +486,38 @@ describe('Domain 0', () => {
     sound(a);
   });
 
+  it('gets at a page for a moment, if it is plain memory that nobody has in use', () => {
+    const { a, b } = two();
+    const access = new GrantAccess(a.domain);
+    const page = a.free[0]!;
+    grant(a, 8, 0, page);
+    expect(access.briefly(8, true)).toBe(a.domain.memory.linear(page));
+    expect(flagsOf(a, 8)).toBe(GTF.permit_access);
+    expect(access.copyTo(8, 4090, 7, a.domain.memory.linear(page))).toBe(GNTST.bad_copy_arg);
+    expect(access.copyFrom(8, -1, 7, a.domain.memory.linear(page))).toBe(GNTST.bad_copy_arg);
+    for (const ref of [-1, 0.5, 1e9, Number.NaN, 9]) expect(access.briefly(ref, false)).toBe(0);
+    // Not for Domain 0, read-only, accepting a page, a part of a page, not the domain's own.
+    grant(a, 8, b.domain.id, page);
+    expect(access.briefly(8, false)).toBe(0);
+    grant(a, 8, 0, page, GTF.permit_access | GTF.readonly);
+    expect(access.briefly(8, true)).toBe(0);
+    expect(access.briefly(8, false)).not.toBe(0);
+    grant(a, 8, 0, page, GTF.accept_transfer);
+    expect(access.briefly(8, false)).toBe(0);
+    grant(a, 8, 0, 1 << 20);
+    expect(access.briefly(8, false)).toBe(0);
+    // Page tables, and what is in use, go the long way.
+    grant(a, 8, 0, a.l1);
+    expect(access.briefly(8, true)).toBe(0);
+    grant(a, 8, 0, page);
+    const mapped = access.map(8, false) as { handle: number };
+    expect(access.briefly(8, false)).toBe(0);
+    access.unmap(mapped.handle);
+    expect(access.briefly(8, false)).not.toBe(0);
+    a.domain.memory.giveBack(page);
+    sound(a);
+  });
+
   it('keeps what it has mapped when the domain ends, and gives all back', () => {
     const { a, b, frames, hypervisor } = two();
     const access = new GrantAccess(a.domain);

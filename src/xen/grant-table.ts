@@ -137,6 +137,24 @@ export class GrantTable {
     return this.begin(ref, wish, !wish.map);
   }
 
+  /**
+   * A use of a whole page that is over before anything else happens on this processor, which is the one that the
+   * domain runs on: nobody can see that it was in use, so nothing is counted. For the plain case alone.
+   * @param ref any number
+   * @returns linear address of the page, or 0: see what {@link use} says
+   */
+  briefly(ref: number, domid: number, write: boolean): number {
+    const { frames, domain } = this;
+    if (this.destroyed || domain.dying || !(ref >= 0 && ref < frames.entries) || this.active.has(ref))
+      return 0;
+    const mfn = frames.plainPage(ref, domid, write);
+    // Memory that the domain can write to as it likes, and nobody else.
+    if (mfn < 0 || !domain.memory.shareable(mfn)) return 0;
+    const address = domain.memory.linear(mfn);
+    if (write) domain.memory.wrote(mfn);
+    return address;
+  }
+
   /** The domain is gone. Uses of its pages that others have go on until they end them. */
   destroy(): void {
     if (this.destroyed) return;

@@ -3,7 +3,8 @@
  *
  * The front end may write anything into the pages at any time. An index is read once for one use; one that cannot be
  * (more requests than the ring has room for beside the answers that are due) ends the device. What is on the ring is
- * copied out before anybody looks at it, so that it does not change between the look and the use.
+ * copied out before anybody looks at it, or each word of it is read once, so that it does not change between the look
+ * and the use.
  */
 import { type Memory, PAGE_SIZE } from '../../machine/memory.ts';
 import { ringEntries, SRING } from '../../xen/public/ring.ts';
@@ -50,6 +51,26 @@ export class BackRing {
   take(to: Uint8Array): void {
     this.copyOut(this.reqCons, to);
     this.reqCons = (this.reqCons + 1) >>> 0;
+  }
+
+  /**
+   * Takes the next request off a ring of one page. Only if one is {@link available}.
+   * @returns its linear address; each word of it is to be read once
+   */
+  takeInPlace(): number {
+    const address = this.pages[0]! + this.offset(this.reqCons);
+    this.reqCons = (this.reqCons + 1) >>> 0;
+    return address;
+  }
+
+  /**
+   * Adds an answer to a ring of one page. The front end sees it after {@link publish}.
+   * @returns linear address, to be filled before that
+   */
+  putInPlace(): number {
+    const address = this.pages[0]! + this.offset(this.rspProd);
+    this.rspProd = (this.rspProd + 1) >>> 0;
+    return address;
   }
 
   /**

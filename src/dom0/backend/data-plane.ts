@@ -33,6 +33,12 @@ export interface GuestLink {
   unmap(handle: number): void;
   /** Somebody wrote to a mapped page that stays mapped: code in it is translated anew. */
   wrote(handle: number): void;
+  /**
+   * A granted page, for as long as this call of the data plane lasts. Costs a small part of a mapping.
+   * @param write it is going to be written to, in this call
+   * @returns its linear address, or 0: it cannot be had so, but perhaps by the other ways
+   */
+  briefly(ref: number, write: boolean): number;
   /** Copies out of a granted page. @param to linear address */
   copyFrom(ref: number, offset: number, length: number, to: number): GrantStatus;
   /** Copies into a granted page. @param from linear address */

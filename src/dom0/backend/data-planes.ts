@@ -139,6 +139,7 @@ export class DataPlanes {
         access?.unmap(handle);
       },
       wrote: (handle) => access?.wrote(handle),
+      briefly: (ref, write) => usable()?.briefly(ref, write) ?? 0,
       copyFrom: (ref, offset, length, to) => usable()?.copyFrom(ref, offset, length, to) ?? GNTST.bad_domain,
       copyTo: (ref, offset, length, from) => usable()?.copyTo(ref, offset, length, from) ?? GNTST.bad_domain,
       bind: (port) => !running.closing && domain !== null && this.bind(running, domain, port),

@@ -42,6 +42,11 @@ export class Packet implements Offload {
   }
 
   clear({ flags, gso, gsoSize }: Offload): void {
+    this.begin(flags, gso, gsoSize);
+  }
+
+  /** Empties it for another one. */
+  begin(flags: number, gso: Gso, gsoSize: number): void {
     this.addresses.length = 0;
     this.lengths.length = 0;
     this.length = 0;
@@ -63,13 +68,23 @@ export class Packet implements Offload {
 
   /** Copies the whole packet to where there is room for it. */
   copyTo(address: number): void {
+    this.copyPart(address, 0, this.length);
+  }
+
+  /** Copies a part of it. @param from bytes from its start @param length no further than its end */
+  copyPart(address: number, from: number, length: number): void {
+    const { addresses, lengths } = this;
     const { u8 } = this.memory;
-    let at = address;
-    for (let index = 0; index < this.addresses.length; index++) {
-      const from = this.addresses[index]!;
-      const length = this.lengths[index]!;
-      u8.copyWithin(at, from, from + length);
-      at += length;
+    let index = 0;
+    let skip = from;
+    while (index < lengths.length && skip >= lengths[index]!) skip -= lengths[index++]!;
+    for (let at = address, left = length; left > 0; index++) {
+      const start = addresses[index]! + skip;
+      const size = Math.min(lengths[index]! - skip, left);
+      u8.copyWithin(at, start, start + size);
+      at += size;
+      left -= size;
+      skip = 0;
     }
   }
 }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { XenbusState } from '../../xen/public/io/xenbus.ts';
-import { type TestBackends, testBackends } from '../backend/testing.ts';
+import { grantInUse, grantPage, type TestBackends, testBackends } from '../backend/testing.ts';
 import { parseMac, putMac } from './addresses.ts';
 import { networkPlanes } from './networks.ts';
 import { NO_OFFLOAD, type Offload } from './offload.ts';
@@ -120,6 +120,35 @@ describe('an uplink', () => {
     for (const front of fronts) {
       expect(front.queue.txAnswers().every(({ status }) => status === 0)).toBe(true);
     }
+  });
+
+  it('keeps what waits where it is, whatever becomes of the grants', async () => {
+    const { backends, uplink, fronts, received, later } = await world(1);
+    const [a] = fronts as [NetFront];
+    uplink.send([frame(GATEWAY, macOf(0), 60)], NO_OFFLOAD);
+    await backends.settle();
+    const parts = a.place(frame(macOf(0), GATEWAY, 60_000));
+    const inUse = () => parts.filter(({ page }) => grantInUse(a.guest, 200 + page)).length;
+    // The ring of frames has room for 17 of them.
+    for (let count = 0; count < 17; count++) a.queue.push(parts);
+    a.queue.kick();
+    expect(inUse()).toBe(0);
+    const answers = a.queue.txAnswers();
+    for (let count = 0; count < 3; count++) a.queue.push(parts);
+    a.queue.kick();
+    expect(inUse()).toBe(parts.length);
+    for (const { page } of parts) grantPage(a.guest, 200 + page, 1 << 20);
+    for (let round = 0; round < 20; round++) {
+      await backends.settle();
+      for (const work of later.splice(0)) work();
+    }
+    expect(inUse()).toBe(0);
+    // The one that waited arrived; those behind it have no pages any more.
+    expect(received.map(({ length }) => length)).toEqual(Array(18).fill(60_000));
+    answers.push(...a.queue.txAnswers());
+    const statuses = answers.map(({ status }) => status);
+    expect(statuses.filter((status) => status === 0)).toHaveLength(received.length * parts.length);
+    expect(statuses.at(-1)).toBe(-1);
   });
 
   it('that goes lets nobody wait', async () => {

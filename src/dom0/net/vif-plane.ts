@@ -226,6 +226,7 @@ export class VifPlane implements DataPlane, BridgePort {
     const now = this.link.now();
     const later = sender.paid ? 0 : (this.rate?.take(length, now) ?? 0);
     if (later > 0) {
+      if (!this.hold(sender)) return true;
       sender.waiting = true;
       this.limited.add(sender);
       this.link.setTimer(later);
@@ -234,8 +235,8 @@ export class VifPlane implements DataPlane, BridgePort {
     sender.paid = true;
     const fate = this.bridge.forward(this, queue.packet, now, sender);
     if (fate === 'wait') {
-      sender.waiting = true;
-      return false;
+      sender.waiting = this.hold(sender);
+      return !sender.waiting;
     }
     sender.holding = false;
     if (fate === 'taken') {
@@ -244,6 +245,15 @@ export class VifPlane implements DataPlane, BridgePort {
     } else this.statistics.txDropped++;
     queue.complete(NETIF_RSP.OKAY);
     return true;
+  }
+
+  /** The packet has to wait. @returns false: it is lost instead */
+  private hold(sender: Sender): boolean {
+    if (sender.queue.hold()) return true;
+    sender.holding = false;
+    this.statistics.txDropped++;
+    sender.queue.complete(NETIF_RSP.ERROR);
+    return false;
   }
 
   private changeGroup(mac: number, add: boolean): void {

@@ -1,8 +1,9 @@
 /**
  * One queue of a network interface: a ring for what the guest sends, one for what it gets (public/io/netif.h).
  *
- * Sending: a packet's requests are taken off the ring, its bytes are mapped (or copied, if they are few), and it is
- * passed on where it lies; only then it is answered. Receiving: the guest offers empty pages, and a packet's pieces
+ * Sending: a packet's requests are taken off the ring and it is passed on where it lies (or copied, if it is short);
+ * only then it is answered. Its pages are not mapped for that: nobody else runs meanwhile. They are if it has to wait.
+ * Receiving: the guest offers empty pages, and a packet's pieces
  * are copied into them. So between two guests each byte is copied once, and on no thread but this one.
  *
  * What is sent to a guest that has offered too few pages is kept, up to the size of a ring of frames; then it is lost.
@@ -26,11 +27,12 @@ import type { GuestLink } from '../backend/data-plane.ts';
 import { getMac } from './addresses.ts';
 import { FRAME_RING_FRAMES, FrameRing } from './frame-ring.ts';
 import { ETHERNET } from './headers.ts';
-import { GSO, OFFLOAD } from './offload.ts';
+import { GSO, type Gso, OFFLOAD } from './offload.ts';
 import { HEADER_BYTES, PACKET_MAX, Packet } from './packet.ts';
 
 /** A packet up to this length is copied as a whole: that costs less than to map it. */
 const COPY_MAX = PAGE_SIZE;
+const SCRATCH_FRAMES = 2;
 /** Answers to packets sent that wait until the guest is told, at most. */
 const UNTOLD_MAX = 8;
 
@@ -54,29 +56,34 @@ export interface QueueOwner {
 /** What is asked for, and how much of it there is: a packet to be sent, or nothing yet. */
 type Outgoing = 'none' | 'packet' | 'again';
 
-interface Slot {
-  readonly gref: number;
-  readonly offset: number;
-  readonly id: number;
-  size: number;
+/** The requests of a packet, one after the other; made once, used for every packet. */
+class Slots {
+  count = 0;
+  readonly grefs = new Uint32Array(XEN_NETIF_NR_SLOTS_MIN);
+  readonly offsets = new Uint16Array(XEN_NETIF_NR_SLOTS_MIN);
+  readonly ids = new Uint16Array(XEN_NETIF_NR_SLOTS_MIN);
+  readonly sizes = new Int32Array(XEN_NETIF_NR_SLOTS_MIN);
+  /** Which of the packet's pieces lies in a page that is had only briefly; 0: none. */
+  readonly pieces = new Uint8Array(XEN_NETIF_NR_SLOTS_MIN);
 }
 
 export class VifQueue {
   readonly description: QueueDescription;
-  /** What is being sent, if {@link prepare} said so. */
+  /** What is being sent, if {@link prepare} said so. It lies where it does only as long as the call lasts. */
   readonly packet: Packet;
   private readonly link: GuestLink;
   private readonly owner: QueueOwner;
   private readonly tx: BackRing;
   private readonly rx: BackRing;
-  /** A page of ours for headers and for short packets. */
+  /** Two pages of ours: one for headers and for short packets, one on the way into pages that are had slowly. */
   private readonly scratch: number;
+  private readonly bounce: number;
   private readonly mapped: number[] = [];
-  private readonly entry = new Uint8Array(NETIF_TX_REQUEST.bytes);
-  private readonly view = new DataView(this.entry.buffer);
-  /** Of the packet being sent: its requests' ids, and how many extra infos follow the first. */
-  private readonly ids: number[] = [];
+  private readonly slots = new Slots();
+  /** Of the packet being sent: how many extra infos follow the first request. */
   private extras = 0;
+  private gso: Gso = GSO.none;
+  private gsoSize = 0;
   private untold = 0;
   /** Linear address of the ring that keeps what the guest has no room for; 0: none yet. */
   private keptAt = 0;
@@ -100,12 +107,17 @@ export class VifQueue {
     this.rx = ring(rxRing, NETIF_RX_RESPONSE.bytes);
     if (!link.bind(txPort) || (rxPort !== txPort && !link.bind(rxPort)))
       throw new RingError('an event channel of the front end is not there');
-    this.scratch = link.frames.alloc() * PAGE_SIZE;
+    this.scratch = link.frames.allocContiguous(SCRATCH_FRAMES) * PAGE_SIZE;
+    this.bounce = this.scratch + PAGE_SIZE;
   }
 
-  /** Gives back what is ours. The mappings end with the data plane. */
+  /**
+   * Gives back what is ours. The mappings end with the data plane. The rings are left such that another back end can
+   * go on with them: it begins behind the last answer that the guest can see.
+   */
   close(): void {
-    this.link.frames.release(this.scratch / PAGE_SIZE);
+    this.tell();
+    this.link.frames.release(this.scratch / PAGE_SIZE, SCRATCH_FRAMES);
     if (this.keptAt !== 0) this.link.frames.release(this.keptAt / PAGE_SIZE, FRAME_RING_FRAMES);
     this.keptAt = 0;
     this.kept = null;
@@ -115,57 +127,65 @@ export class VifQueue {
   // --- What the guest sends ---
 
   /**
-   * Takes the next packet off the ring, which is then in {@link packet} until {@link complete}.
+   * Takes the next packet off the ring, which is then in {@link packet}: until {@link complete}, or until the data
+   * plane returns, whatever is first, unless {@link hold} is called before that.
    * @returns `again`: what there was is done already
    * @throws RingError
    */
   prepare(): Outgoing {
-    const { tx } = this;
+    const { tx, slots, packet } = this;
     if (tx.available() === 0 && !tx.moreRequests()) return 'none';
-    this.ids.length = 0;
+    slots.count = 0;
     this.extras = 0;
-    const first = this.takeRequest();
-    const offload = { flags: offloadOf(first.flags), gso: GSO.none as Packet['gso'], gsoSize: 0 };
-    if ((first.flags & NETTXF.extra_info) !== 0) {
-      const gso = this.takeExtras();
-      if (gso === 'only-extras') return 'again';
-      if (gso) Object.assign(offload, gso);
+    this.gso = GSO.none;
+    this.gsoSize = 0;
+    const flags = this.takeRequest();
+    if ((flags & NETTXF.extra_info) !== 0 && this.takeExtras()) {
+      this.complete(NETIF_RSP.OKAY);
+      return 'again';
     }
-    const slots: Slot[] = [first];
-    let more = (first.flags & NETTXF.more_data) !== 0;
-    let rest = first.size;
-    while (more) {
-      if (slots.length >= XEN_NETIF_NR_SLOTS_MIN) throw new RingError('a packet of too many requests');
-      const slot = this.takeRequest();
-      slots.push(slot);
-      rest -= slot.size;
-      more = (slot.flags & NETTXF.more_data) !== 0;
-    }
-    const total = first.size;
+    const { sizes } = slots;
     // The first request says how long the whole is.
-    slots[0]!.size = rest;
-    this.packet.clear(offload);
-    const sound =
-      total >= ETHERNET.size &&
-      rest >= 0 &&
-      slots.every(({ offset, size }) => offset + size <= PAGE_SIZE) &&
-      this.gather(slots, total);
-    if (sound) return 'packet';
+    const total = sizes[0]!;
+    let rest = total;
+    for (let more = flags & NETTXF.more_data; more !== 0; rest -= sizes[slots.count - 1]!) {
+      if (slots.count >= XEN_NETIF_NR_SLOTS_MIN) throw new RingError('a packet of too many requests');
+      more = this.takeRequest() & NETTXF.more_data;
+    }
+    sizes[0] = rest;
+    packet.begin(offloadOf(flags), this.gso, this.gsoSize);
+    if (total >= ETHERNET.size && rest >= 0 && this.sound() && this.gather(total)) return 'packet';
     this.complete(NETIF_RSP.ERROR);
     return 'again';
+  }
+
+  /** The packet is to be sent later: what it lies in is kept. @returns false: it cannot be, and is lost */
+  hold(): boolean {
+    const { link, slots, packet, mapped } = this;
+    for (let index = 0; index < slots.count; index++) {
+      const piece = slots.pieces[index]!;
+      if (piece === 0) continue;
+      const page = link.map(slots.grefs[index]!, true);
+      if (typeof page === 'number') return false;
+      mapped.push(page.handle);
+      slots.pieces[index] = 0;
+      packet.addresses[piece] = page.address + (packet.addresses[piece]! % PAGE_SIZE);
+    }
+    return true;
   }
 
   /** The packet has been passed on, or not. @param status NETIF_RSP */
   complete(status: number): void {
     this.unmapAll();
-    const { tx, ids, view, entry } = this;
+    const { tx, slots } = this;
+    const { u16 } = this.link.memory;
     const answer = (id: number, code: number) => {
-      view.setUint16(NETIF_TX_RESPONSE.id, id, true);
-      view.setInt16(NETIF_TX_RESPONSE.status, code, true);
-      tx.put(entry.subarray(0, NETIF_TX_RESPONSE.bytes));
+      const at = tx.putInPlace() >>> 1;
+      u16[at + NETIF_TX_RESPONSE.id / 2] = id;
+      u16[at + NETIF_TX_RESPONSE.status / 2] = code;
     };
-    for (let index = 0; index < ids.length; index++) {
-      answer(ids[index]!, status);
+    for (let index = 0; index < slots.count; index++) {
+      answer(slots.ids[index]!, status);
       if (index > 0) continue;
       for (let extra = 0; extra < this.extras; extra++) answer(0, NETIF_RSP.NULL);
     }
@@ -180,82 +200,92 @@ export class VifQueue {
     if (this.tx.publish()) this.link.notify(this.description.txPort);
   }
 
-  private takeRequest(): Slot & { flags: number } {
-    const { tx, view, entry } = this;
+  /** @returns its flags */
+  private takeRequest(): number {
+    const { tx, slots } = this;
+    const { u16, u32 } = this.link.memory;
     // A packet's requests are published together.
     if (tx.available() === 0) throw new RingError('a packet without its end');
-    tx.take(entry);
-    const slot = {
-      gref: view.getUint32(NETIF_TX_REQUEST.gref, true),
-      offset: view.getUint16(NETIF_TX_REQUEST.offset, true),
-      flags: view.getUint16(NETIF_TX_REQUEST.flags, true),
-      id: view.getUint16(NETIF_TX_REQUEST.id, true),
-      size: view.getUint16(NETIF_TX_REQUEST.size, true),
-    };
-    this.ids.push(slot.id);
-    return slot;
+    const at = tx.takeInPlace();
+    const index = slots.count++;
+    slots.grefs[index] = u32[(at + NETIF_TX_REQUEST.gref) >>> 2]!;
+    slots.offsets[index] = u16[(at + NETIF_TX_REQUEST.offset) >>> 1]!;
+    slots.ids[index] = u16[(at + NETIF_TX_REQUEST.id) >>> 1]!;
+    slots.sizes[index] = u16[(at + NETIF_TX_REQUEST.size) >>> 1]!;
+    return u16[(at + NETIF_TX_REQUEST.flags) >>> 1]!;
   }
 
-  /** What stands between a packet's first request and the others. `only-extras`: there is no packet. */
-  private takeExtras(): { gso: Packet['gso']; gsoSize: number } | 'only-extras' | null {
-    const { tx, view, entry } = this;
-    let gso: { gso: Packet['gso']; gsoSize: number } | null = null;
+  /** What stands between a packet's first request and the others. @returns true: there is no packet */
+  private takeExtras(): boolean {
+    const { tx } = this;
+    const { u8 } = this.link.memory;
     let groups = false;
     let more = true;
     while (more) {
       if (tx.available() === 0) throw new RingError('extra infos without their end');
-      tx.take(entry);
+      const at = tx.takeInPlace();
+      const info = u8.slice(at, at + NETIF_EXTRA_INFO.bytes);
       this.extras++;
-      const type = view.getUint8(NETIF_EXTRA_INFO.type);
-      more = (view.getUint8(NETIF_EXTRA_INFO.flags) & XEN_NETIF_EXTRA_FLAG_MORE) !== 0;
+      const type = info[NETIF_EXTRA_INFO.type]!;
+      more = (info[NETIF_EXTRA_INFO.flags]! & XEN_NETIF_EXTRA_FLAG_MORE) !== 0;
       if (type === 0 || type >= XEN_NETIF_EXTRA_TYPE.MAX)
         throw new RingError(`an extra info of type ${type}`);
-      if (type === XEN_NETIF_EXTRA_TYPE.GSO) gso = this.readGso();
+      if (type === XEN_NETIF_EXTRA_TYPE.GSO) this.readGso(info);
       else if (type !== XEN_NETIF_EXTRA_TYPE.HASH) {
         groups = true;
         const add = type === XEN_NETIF_EXTRA_TYPE.MCAST_ADD;
-        this.owner.onMulticast(getMac(entry, NETIF_EXTRA_INFO.mcast_addr), add);
+        this.owner.onMulticast(getMac(info, NETIF_EXTRA_INFO.mcast_addr), add);
       }
     }
-    if (!groups) return gso;
-    this.complete(NETIF_RSP.OKAY);
-    return 'only-extras';
+    return groups;
   }
 
-  private readGso(): { gso: Packet['gso']; gsoSize: number } {
-    const gsoSize = this.view.getUint16(NETIF_EXTRA_INFO.gso_size, true);
-    const type = this.view.getUint8(NETIF_EXTRA_INFO.gso_type);
-    if ((type !== GSO.tcp4 && type !== GSO.tcp6) || gsoSize === 0)
-      throw new RingError(`segments of kind ${type} and size ${gsoSize}`);
-    return { gso: type, gsoSize };
+  private readGso(info: Uint8Array): void {
+    const size = info[NETIF_EXTRA_INFO.gso_size]! | (info[NETIF_EXTRA_INFO.gso_size + 1]! << 8);
+    const type = info[NETIF_EXTRA_INFO.gso_type]!;
+    if ((type !== GSO.tcp4 && type !== GSO.tcp6) || size === 0)
+      throw new RingError(`segments of kind ${type} and size ${size}`);
+    this.gso = type;
+    this.gsoSize = size;
   }
 
-  /** Makes the packet of its requests: the first bytes are copied, the rest is mapped. */
-  private gather(slots: readonly Slot[], total: number): boolean {
-    const { link, packet, scratch } = this;
+  /** Does each request stay within its page? */
+  private sound(): boolean {
+    const { count, offsets, sizes } = this.slots;
+    for (let index = 0; index < count; index++) if (offsets[index]! + sizes[index]! > PAGE_SIZE) return false;
+    return true;
+  }
+
+  /** Makes the packet of its requests: the first bytes are copied, the rest stays where it is. */
+  private gather(total: number): boolean {
+    const { link, packet, scratch, slots } = this;
+    const { grefs, offsets, sizes, pieces } = slots;
     const copied = total <= COPY_MAX ? total : HEADER_BYTES;
-    let at = 0;
-    for (const slot of slots) {
-      const piece = Math.min(slot.size, copied - at);
-      if (piece > 0 && link.copyFrom(slot.gref, slot.offset, piece, scratch + at) < 0) return false;
-      at += Math.max(piece, 0);
-      if (at === copied) break;
-    }
     packet.add(scratch, copied);
-    let skip = copied;
-    for (const slot of slots) {
-      const passed = Math.min(skip, slot.size);
-      skip -= passed;
-      if (passed === slot.size) continue;
-      const page = link.map(slot.gref, true);
-      if (typeof page === 'number') return false;
-      this.mapped.push(page.handle);
-      packet.add(page.address + slot.offset + passed, slot.size - passed);
+    let at = 0;
+    for (let index = 0; index < slots.count; index++) {
+      const gref = grefs[index]!;
+      const offset = offsets[index]!;
+      const size = sizes[index]!;
+      const piece = Math.min(size, copied - at);
+      if (piece > 0 && link.copyFrom(gref, offset, piece, scratch + at) < 0) return false;
+      at += piece;
+      pieces[index] = 0;
+      if (piece === size) continue;
+      let address = link.briefly(gref, false);
+      if (address === 0) {
+        const page = link.map(gref, true);
+        if (typeof page === 'number') return false;
+        this.mapped.push(page.handle);
+        address = page.address;
+      } else pieces[index] = packet.pieces;
+      packet.add(address + offset + piece, size - piece);
     }
     return true;
   }
 
   private unmapAll(): void {
+    if (this.mapped.length === 0) return;
     for (const handle of this.mapped) this.link.unmap(handle);
     this.mapped.length = 0;
   }
@@ -273,7 +303,7 @@ export class VifQueue {
     const { kept, keptPacket } = this;
     if (!kept) return;
     for (let frame = kept.next(); frame; frame = kept.next()) {
-      keptPacket.clear(frame);
+      keptPacket.begin(frame.flags, frame.gso, frame.gsoSize);
       keptPacket.addRange(frame.address, frame.length);
       if (!this.put(keptPacket)) return;
       kept.release(frame);
@@ -298,57 +328,64 @@ export class VifQueue {
     return true;
   }
 
-  /** Copies a packet into the guest's pages. @returns false: it has offered too few */
+  /**
+   * Copies a packet into the guest's pages, which are filled one after the other: each costs the guest the same,
+   * however much is in it.
+   * @returns false: it has offered too few
+   */
   private put(packet: Packet): boolean {
-    const { rx, link } = this;
+    const { rx } = this;
     const extra = packet.gso === GSO.none ? 0 : 1;
-    const needed = packet.pieces + extra;
-    if (rx.available() < needed) {
+    const pages = Math.ceil(packet.length / PAGE_SIZE);
+    if (rx.available() < pages + extra) {
       // Ask to be told of more, then look once more.
-      if (!rx.moreRequests() || rx.available() < needed) return false;
+      if (!rx.moreRequests() || rx.available() < pages + extra) return false;
     }
+    const { u16, u32 } = this.link.memory;
     let failed = false;
-    for (let index = 0; index < packet.pieces; index++) {
-      const { id, gref } = this.takeRx();
-      const length = packet.lengths[index]!;
-      failed ||= link.copyTo(gref, 0, length, packet.addresses[index]!) < 0;
-      let flags = index + 1 < packet.pieces ? NETRXF.more_data : 0;
+    for (let index = 0; index < pages; index++) {
+      const request = rx.takeInPlace();
+      const id = u16[(request + NETIF_RX_REQUEST.id) >>> 1]!;
+      const gref = u32[(request + NETIF_RX_REQUEST.gref) >>> 2]!;
+      const from = index * PAGE_SIZE;
+      const length = Math.min(PAGE_SIZE, packet.length - from);
+      failed ||= !this.fill(gref, packet, from, length);
+      let flags = index + 1 < pages ? NETRXF.more_data : 0;
       if (index === 0) flags |= rxFlagsOf(packet.flags) | (extra > 0 ? NETRXF.extra_info : 0);
-      this.answerRx(id, flags, failed ? NETIF_RSP.ERROR : length);
+      const at = rx.putInPlace() >>> 1;
+      u16[at + NETIF_RX_RESPONSE.id / 2] = id;
+      u16[at + NETIF_RX_RESPONSE.offset / 2] = 0;
+      u16[at + NETIF_RX_RESPONSE.flags / 2] = flags;
+      u16[at + NETIF_RX_RESPONSE.status / 2] = failed ? NETIF_RSP.ERROR : length;
       if (index === 0 && extra > 0) {
-        this.takeRx();
+        rx.takeInPlace();
         this.putGso(packet);
       }
     }
-    if (rx.publish()) link.notify(this.description.rxPort);
+    if (rx.publish()) this.link.notify(this.description.rxPort);
     return true;
   }
 
-  private takeRx(): { id: number; gref: number } {
-    const { rx, view, entry } = this;
-    rx.take(entry.subarray(0, NETIF_RX_REQUEST.bytes));
-    return {
-      id: view.getUint16(NETIF_RX_REQUEST.id, true),
-      gref: view.getUint32(NETIF_RX_REQUEST.gref, true),
-    };
-  }
-
-  private answerRx(id: number, flags: number, status: number): void {
-    const { view } = this;
-    view.setUint16(NETIF_RX_RESPONSE.id, id, true);
-    view.setUint16(NETIF_RX_RESPONSE.offset, 0, true);
-    view.setUint16(NETIF_RX_RESPONSE.flags, flags, true);
-    view.setInt16(NETIF_RX_RESPONSE.status, status, true);
-    this.rx.put(this.entry.subarray(0, NETIF_RX_RESPONSE.bytes));
+  /** Copies a part of a packet to the start of a page. @returns false: the page cannot be had */
+  private fill(gref: number, packet: Packet, from: number, length: number): boolean {
+    const { link } = this;
+    const page = link.briefly(gref, true);
+    if (page !== 0) {
+      packet.copyPart(page, from, length);
+      return true;
+    }
+    packet.copyPart(this.bounce, from, length);
+    return link.copyTo(gref, 0, length, this.bounce) >= 0;
   }
 
   private putGso({ gso, gsoSize }: Packet): void {
-    const { view } = this;
-    this.entry.fill(0);
-    view.setUint8(NETIF_EXTRA_INFO.type, XEN_NETIF_EXTRA_TYPE.GSO);
-    view.setUint16(NETIF_EXTRA_INFO.gso_size, gsoSize, true);
-    view.setUint8(NETIF_EXTRA_INFO.gso_type, gso);
-    this.rx.put(this.entry.subarray(0, NETIF_EXTRA_INFO.bytes));
+    const { u8 } = this.link.memory;
+    const at = this.rx.putInPlace();
+    u8.fill(0, at, at + NETIF_EXTRA_INFO.bytes);
+    u8[at + NETIF_EXTRA_INFO.type] = XEN_NETIF_EXTRA_TYPE.GSO;
+    u8[at + NETIF_EXTRA_INFO.gso_size] = gsoSize;
+    u8[at + NETIF_EXTRA_INFO.gso_size + 1] = gsoSize >>> 8;
+    u8[at + NETIF_EXTRA_INFO.gso_type] = gso;
   }
 }
 
