@@ -1,0 +1,190 @@
+/**
+ * A hundred domains and more: copies of one that runs, and domains that were each booted from the same configuration.
+ *
+ * Throughput is what the guests count for the same time of the processor's thread, against what one of them does
+ * alone before and after: so it does not count what else the host does. All times are the host's, so they do.
+ */
+import { type BenchDomain, BenchMachine, type DomainImages, makeDomainImages } from './domains.ts';
+import { median, type Row } from './report.ts';
+
+const sleep = (seconds: number) => new Promise<void>((resolve) => setTimeout(resolve, seconds * 1000));
+
+/** MiB of each domain. */
+const MEMORY = 128;
+/** Context-switch allowances of the paper, ms. */
+const ALLOWANCES = [5, 50];
+/** Seconds until what was started runs as it will. */
+const SETTLE = 5;
+/** Questions to the idle domain, and seconds between two of them, at most. */
+const PINGS = 100;
+const PAUSE = 0.1;
+const LISTS = 7;
+/** Seconds for which the machine is left alone, so that it finds what is equal. */
+const QUIET = 30;
+
+export interface ScaleOptions {
+  /** How many copies work at the same time; how many domains are booted. */
+  readonly domains: number;
+  readonly booted: number;
+  /** Seconds of each measurement, for each ms of the allowance that a round of all of them takes. */
+  readonly seconds: number;
+  readonly only: RegExp;
+  readonly say: (text: string) => void;
+}
+
+function row(name: string, unit: string, ours: number): Row {
+  return { name, group: 'scale', unit, ours, native: null, tcg: null, uml: null };
+}
+
+/** Rounds of all that count, for each second of the processor. */
+async function perCpuSecond(
+  machine: BenchMachine,
+  domains: readonly BenchDomain[],
+  seconds: number,
+): Promise<number> {
+  const cpu = machine.processorSeconds;
+  const from = Date.now();
+  await sleep(seconds);
+  const to = Date.now();
+  const used = machine.processorSeconds - cpu;
+  let rounds = 0;
+  for (const count of await Promise.all(domains.map((domain) => domain.counted(from, to)))) rounds += count;
+  return rounds / used;
+}
+
+/** MiB of the machine that are in use, and of those, what the hypervisor itself needs. */
+async function memory({ toolstack }: BenchMachine): Promise<{ used: number; own: number }> {
+  const host = await toolstack.host();
+  const [domain0] = await toolstack.list();
+  return { used: (host.totalMemory - host.freeMemory) / 1024, own: domain0!.memory / 1024 };
+}
+
+/** Milliseconds until an idle domain's program answers on its console, each time. */
+async function ping(idle: BenchDomain): Promise<number[]> {
+  const times: number[] = [];
+  for (let number = 0; number < PINGS; number++) {
+    await sleep(Math.random() * PAUSE);
+    const started = performance.now();
+    idle.type(`ping ${number}\n`);
+    await idle.see(new RegExp(`ping ${number}\\r?\\n`));
+    times.push(performance.now() - started);
+  }
+  return times;
+}
+
+const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+async function forks(
+  images: DomainImages,
+  { domains: count, seconds, only, say }: ScaleOptions,
+): Promise<Row[]> {
+  const rows: Row[] = [];
+  const add = (name: string, unit: string, value: number) => {
+    say(`${name}: ${value.toFixed(2)} ${unit}`);
+    if (only.test(`scale: ${name}`)) rows.push(row(name, unit, value));
+  };
+  const machine = await BenchMachine.start(images);
+  const { toolstack } = machine;
+  try {
+    const first = await machine.create({ name: 'first', memory: MEMORY });
+    await first.ready();
+    const [idle] = await machine.fork(first, 1);
+    idle!.type('cat\n');
+    const quiet = await ping(idle!);
+    await first.startCounting();
+    await sleep(SETTLE);
+    const alone = () => perCpuSecond(machine, [first], seconds);
+    await alone();
+    let before = await alone();
+
+    const unforked = await memory(machine);
+    const started = performance.now();
+    const all = [first, ...(await machine.fork(first, count - 1))];
+    add(`${count - 1} forks take`, 's', (performance.now() - started) / 1000);
+    await Promise.all(all.map((domain) => domain.count()));
+    add(`${count - 1} forks until the last one has answered`, 's', (performance.now() - started) / 1000);
+
+    for (const allowance of ALLOWANCES) {
+      await toolstack.setScheduler({ contextSwitchAllowance: allowance * 1000 });
+      // All have had their turns a few times.
+      const round = (allowance * count) / 1000;
+      await sleep(SETTLE + round);
+      const together = await perCpuSecond(machine, all, seconds + 5 * round);
+      if (allowance === ALLOWANCES[0]) {
+        const times = await ping(idle!);
+        add(`an idle one answers among ${count}, mean`, 'ms', mean(times));
+        add('an idle one answers on an idle machine, mean', 'ms', mean(quiet));
+        const lists: number[] = [];
+        for (let number = 0; number < LISTS; number++) lists.push((await machine.xl('list')).milliseconds);
+        add(`xl list among ${count}`, 'ms', median(lists)!);
+        const used = await memory(machine);
+        add('memory of a fork', 'MiB', (used.used - unforked.used) / (count - 1));
+        add('of it, the hypervisor’s', 'MiB', (used.own - unforked.own) / (count - 1));
+      }
+      for (const { domid } of all.slice(1)) await toolstack.pause(domid);
+      await sleep(1);
+      const after = await alone();
+      const loss = (1 - together / ((before + after) / 2)) * 100;
+      add(`${count} domains lose, allowance ${allowance} ms`, '% of the throughput', loss);
+      before = after;
+      for (const { domid } of all.slice(1)) await toolstack.unpause(domid);
+    }
+    return rows;
+  } finally {
+    await machine.end();
+  }
+}
+
+async function boots(images: DomainImages, { booted: count, only, say }: ScaleOptions): Promise<Row[]> {
+  const rows: Row[] = [];
+  const add = (name: string, unit: string, value: number) => {
+    say(`${name}: ${value.toFixed(2)} ${unit}`);
+    if (only.test(`scale: ${name}`)) rows.push(row(name, unit, value));
+  };
+  const machine = await BenchMachine.start(images);
+  try {
+    const empty = await memory(machine);
+    const all: BenchDomain[] = [];
+    const times: number[] = [];
+    const cpu: number[] = [];
+    let most = 0;
+    for (let number = 0; number < count; number++) {
+      const started = performance.now();
+      const processor = machine.processorSeconds;
+      const domain = await machine.create({ name: `booted${number}`, memory: MEMORY });
+      await domain.ready();
+      all.push(domain);
+      times.push((performance.now() - started) / 1000);
+      cpu.push(machine.processorSeconds - processor);
+      const { used } = await memory(machine);
+      most = Math.max(most, used);
+      if (number % 8 === 7) say(`${number + 1} booted: ${used.toFixed(0)} MiB in use`);
+    }
+    add('the first boot, of the processor', 's', cpu[0]!);
+    add('a further boot, of the processor', 's', median(cpu.slice(1))!);
+    add(
+      `${count} boots`,
+      's',
+      times.reduce((sum, time) => sum + time, 0),
+    );
+    add('most memory in use meanwhile', 'MiB', most - empty.used);
+    await sleep(QUIET);
+    const { used, own } = await memory(machine);
+    const answers = await Promise.all(all.map((domain) => domain.run('uname -s')));
+    if (answers.some((answer) => answer !== 'Linux\n')) throw new Error('not all domains answer');
+    add(`memory of ${count} that were booted`, 'MiB', used - empty.used);
+    add('a booted domain', 'MiB', (used - empty.used) / count);
+    add('of it, the hypervisor’s', 'MiB', (own - empty.own) / count);
+    return rows;
+  } finally {
+    await machine.end();
+  }
+}
+
+export async function measureScale(options: ScaleOptions): Promise<Row[]> {
+  const images = await makeDomainImages();
+  return [
+    ...(options.domains > 1 ? await forks(images, options) : []),
+    ...(options.booted > 1 ? await boots(images, options) : []),
+  ];
+}
