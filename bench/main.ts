@@ -2,7 +2,10 @@
  * npm run bench -- soak [--minutes N] [--only REGEX]       (soak.ts; 30 minutes; which loads)
  * npm run bench -- [cpu] [float] [system] [boot] [disk] [network] [options]
  *
- * Measures on this machine, side by side with its peers: in every round each system boots once and does everything,
+ * npm run bench -- [scheduler] [isolation] [attack] [--seconds N] [--only REGEX] [--json FILE]
+ *
+ * The last ones are about domains among each other (scheduler.ts, isolation.ts, attack.ts), each measurement for so
+ * many seconds (10), and go by themselves. All others: measures on this machine, side by side with its peers: in every round each system boots once and does everything,
  * one system after another, and the table shows the medians of the rounds. Without a group: all. `cpu` stands for the
  * floating-point rows too.
  *
@@ -22,18 +25,27 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { measureAttacks } from './attack.ts';
 import { BOOT_ROWS, BootResults } from './boot.ts';
 import { DISK_ROWS, DiskResults } from './disk.ts';
 import { makeIoImages } from './io.ts';
+import { measureIsolation } from './isolation.ts';
 import { LOADS } from './loads.ts';
 import { NETWORK_ROWS, NetworkResults } from './network.ts';
 import { listRows, ProbeResults } from './probe.ts';
 import type { System } from './process.ts';
 import { means, type Row, SYSTEMS, type SystemName, table } from './report.ts';
+import { measureScheduler, type TogetherOptions } from './scheduler.ts';
 import { soak } from './soak.ts';
 import { available, type Images, keepsTranslations, makeImages, type Peer, untilShell } from './systems.ts';
 
 const GROUPS = ['cpu', 'float', 'system', 'boot', 'disk', 'network'] as const;
+/** What is about domains among each other. */
+const TOGETHER: Readonly<Record<string, (options: TogetherOptions) => Promise<Row[]>>> = {
+  scheduler: measureScheduler,
+  isolation: measureIsolation,
+  attack: measureAttacks,
+};
 
 function fail(message: string, status: number): never {
   process.stderr.write(`bench: ${message}\n`);
@@ -60,13 +72,20 @@ function parse() {
         warm: { type: 'string', default: '500' },
         measure: { type: 'string', default: '300' },
         minutes: { type: 'string', default: '30' },
+        seconds: { type: 'string', default: '10' },
       },
       allowPositionals: true,
     });
     const soaks = positionals.length === 1 && positionals[0] === 'soak';
     if (soaks) positionals.pop();
+    const together = positionals.filter((name) => Object.hasOwn(TOGETHER, name));
+    if (together.length > 0 && together.length < positionals.length)
+      throw new Error(`${together.join(', ')}: not together with groups that have peers`);
     const wrong = positionals.find((name) => !GROUPS.some((group) => group === name));
-    if (wrong) throw new Error(`no such group: ${wrong} (there are ${GROUPS.join(', ')}; soak goes alone)`);
+    if (wrong && together.length === 0) {
+      const all = [...GROUPS, ...Object.keys(TOGETHER)];
+      throw new Error(`no such group: ${wrong} (there are ${all.join(', ')}; soak goes alone)`);
+    }
     const groups = new Set<string>(positionals.length > 0 ? positionals : GROUPS);
     if (groups.has('cpu')) groups.add('float');
     const systems = values.systems.split(',').map((name) => {
@@ -77,6 +96,8 @@ function parse() {
     const rounds = number(values.rounds, 'rounds', 1);
     if (!Number.isInteger(rounds)) throw new Error('--rounds must be a whole number');
     return {
+      together,
+      seconds: number(values.seconds, 'seconds', 1),
       soakMinutes: soaks ? Math.ceil(number(values.minutes, 'minutes', 1)) : null,
       groups,
       only: new RegExp(values.only, 'i'),
@@ -123,7 +144,25 @@ async function withSystem(
   }
 }
 
+/** Domains among each other: the rows, and an error of one group does not keep the others from being measured. */
+async function measureTogether(groups: readonly string[]): Promise<never> {
+  const { seconds, only, json } = options;
+  const rows: Row[] = [];
+  for (const group of groups) {
+    try {
+      rows.push(...(await TOGETHER[group]!({ seconds, only, say })));
+    } catch (error) {
+      say(`bench: ${group}: ${(error as Error).message}`);
+      process.exitCode = 1;
+    }
+  }
+  process.stdout.write(table(rows));
+  if (json !== undefined) writeFileSync(json, `${JSON.stringify(rows, null, 2)}\n`);
+  process.exit();
+}
+
 try {
+  if (options.together.length > 0) await measureTogether(options.together);
   const images = await makeImages();
   say(`${images.title}, Node ${process.version}`);
   if (options.soakMinutes !== null) {

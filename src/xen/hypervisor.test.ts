@@ -80,7 +80,9 @@ describe('long hypercalls', () => {
       longest = Math.max(longest, system.clock.now - before);
     }
     const { now } = system.clock;
-    const [first = 0, second = 0] = [caller, other].map(({ vcpu }) => vcpu.runstate.total(RUNSTATE.running, now));
+    const [first = 0, second = 0] = [caller, other].map(({ vcpu }) =>
+      vcpu.runstate.total(RUNSTATE.running, now),
+    );
     expect(calls).toBeGreaterThan(1000);
     expect(second / (first + second)).toBeGreaterThan(0.45);
     // A turn, and as many calls as are made between two looks at the clock.
