@@ -76,6 +76,8 @@ export class Machine {
   readonly pcpus: Pcpus;
   /** Makes the halves of back ends that run on the hypervisor's threads. */
   readonly planes: PlaneOpener;
+  /** The same, on each of its processors. */
+  readonly pcpuPlanes: readonly PlaneOpener[];
   /** The disks of its domains. */
   readonly disks: DiskService;
   /** The folders that they share with the host. */
@@ -109,6 +111,7 @@ export class Machine {
       onDeath: (error) => died(error),
     });
     this.planes = this.pcpus;
+    this.pcpuPlanes = this.pcpus.openers;
     this.control = this.pcpus.control;
     this.instruments = this.pcpus.instruments;
     this.disks = new DiskService(this);

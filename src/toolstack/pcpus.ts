@@ -123,6 +123,11 @@ export class Pcpus implements PlaneOpener {
     this.instruments = this.routed<Instruments>({});
   }
 
+  /** What makes data planes on each of them. */
+  get openers(): readonly PlaneOpener[] {
+    return this.all.map(({ planes }) => planes);
+  }
+
   /** How many there are. */
   get count(): number {
     return this.all.length;

@@ -49,6 +49,8 @@ export class Bridge {
 
   attach(port: BridgePort): void {
     this.ports.add(port);
+    // Whoever comes may have been elsewhere before: on another processor's bridge.
+    this.table.clear();
   }
 
   detach(port: BridgePort): void {
