@@ -4,6 +4,7 @@ import { parseVifSpec, randomMac, VifSpecError } from './vif-spec.ts';
 const DEFAULTS = {
   mac: null,
   bridge: 'xenbr0',
+  tap: null,
   ip: [],
   rate: null,
   mtu: 1500,
@@ -26,6 +27,8 @@ describe('vif=', () => {
     ['rate=800b/s@1s', { rate: { bytes: 100, interval: 1_000_000 } }],
     ['mtu=9000,vifname=vnet0,devid=3', { mtu: 9000, vifname: 'vnet0', devid: 3 }],
     ['type=vif,model=e1000', {}],
+    ['tap=xtap0', { tap: 'xtap0', bridge: 'xtap0' }],
+    ['tap=xtap0,bridge=lan', { tap: 'xtap0', bridge: 'lan' }],
   ])('%s', (text, expected) => {
     expect(parseVifSpec(text)).toEqual({ ...DEFAULTS, ...expected });
   });
@@ -48,6 +51,8 @@ describe('vif=', () => {
     ['mac=01:00:5e:00:00:01', 'mac=01:00:5e:00:00:01: the address of a group, not of an interface'],
     ['mac=00:00:00:00:00:00', 'mac=00:00:00:00:00:00: not the address of an interface'],
     ['bridge=a name', 'bridge=a name: not the name of an interface (1 to 15 characters)'],
+    ['tap=a,b', "'b' is not of the form key=value"],
+    ['tap=a/b', 'tap=a/b: not the name of an interface (1 to 15 characters)'],
     ['bridge=', 'bridge=: not the name of an interface (1 to 15 characters)'],
     ['bridge=abcdefghijklmnop', 'bridge=abcdefghijklmnop: not the name of an interface (1 to 15 characters)'],
     ['ip=10.0.2.256', 'ip=10.0.2.256: not an IPv4 address'],

@@ -1,6 +1,6 @@
 /**
  * One network interface of a domain, as `vif=` in xl.cfg has it (xl-network-configuration(5)): keys with values,
- * separated by commas.
+ * separated by commas. Beside those that are written there, `tap=NAME` joins the bridge to a TAP device of the host's.
  */
 import { formatMac, isGroup, parseIpv4, parseMac } from '../../dom0/net/addresses.ts';
 
@@ -18,6 +18,8 @@ export interface VifSpec {
   /** As in aa:bb:cc:dd:ee:ff; null: one is to be chosen. */
   readonly mac: string | null;
   readonly bridge: string;
+  /** The host's TAP device that the bridge leads to; null: none. */
+  readonly tap: string | null;
   /** The IPv4 addresses that it may send from; empty: any. */
   readonly ip: readonly string[];
   readonly rate: VifRate | null;
@@ -63,9 +65,11 @@ export function parseVifSpec(text: string): VifSpec {
   else if (type !== undefined && type !== 'vif' && type !== 'netfront')
     throw new VifSpecError(`type=${type}: must be vif or ioemu`);
   take('model');
+  const tap = name('tap', take('tap'));
   const spec: VifSpec = {
     mac: mac(take('mac')),
-    bridge: name('bridge', take('bridge')) ?? DEFAULT_BRIDGE,
+    bridge: name('bridge', take('bridge')) ?? tap ?? DEFAULT_BRIDGE,
+    tap,
     ip: addresses(take('ip'), warnings),
     rate: rate(take('rate')),
     mtu: number('mtu', take('mtu'), MTU_MIN, MTU_MAX) ?? DEFAULT_MTU,
