@@ -36,6 +36,10 @@ export const INCOMPATIBLE = {
   extendedL2: 16,
 } as const;
 
+/** By the number in the header. */
+const COMPRESSIONS = ['zlib', 'zstd'] as const;
+export type Compression = (typeof COMPRESSIONS)[number];
+
 /** Upper halves of table entries. */
 export const COPIED = 0x8000_0000;
 export const COMPRESSED = 0x4000_0000;
@@ -62,6 +66,8 @@ export interface Qcow2Header {
   refcountTableClusters: number;
   readonly refcountOrder: number;
   readonly incompatible: number;
+  /** How its compressed clusters are. */
+  readonly compression: Compression;
   readonly backing: { readonly name: string; readonly format: string | null } | null;
 }
 
@@ -97,7 +103,9 @@ export function parseHeader(bytes: Uint8Array, name: string): Qcow2Header {
     incompatible & INCOMPATIBLE.compressionType && headerLength > HEADER.compression_type
       ? bytes[HEADER.compression_type]!
       : 0;
-  if (compression !== 0) throw wrong('qcow2 images compressed with anything but zlib are not supported');
+  const compressionName = COMPRESSIONS[compression];
+  if (!compressionName)
+    throw wrong('qcow2 images compressed with anything but zlib and zstd are not supported');
 
   const size = u64(HEADER.size);
   if (size === 0 || size % 512 !== 0) throw wrong(`a qcow2 disk of ${size} bytes: not whole sectors`);
@@ -121,6 +129,7 @@ export function parseHeader(bytes: Uint8Array, name: string): Qcow2Header {
     refcountTableClusters,
     refcountOrder,
     incompatible,
+    compression: compressionName,
     backing: backingOf(
       bytes,
       headerLength,

@@ -314,6 +314,8 @@ describe.skipIf(!hasQemu)("QEMU's images", () => {
   it.each([
     ['plain', []],
     ['compressed', ['-c']],
+    ['compressed by zstd', ['-c', '-o', 'compression_type=zstd']],
+    ['compressed by zstd, small clusters', ['-c', '-o', 'compression_type=zstd,cluster_size=4k']],
     ['version 2', ['-o', 'compat=0.10']],
     ['small clusters', ['-o', 'cluster_size=512']],
     ['large clusters', ['-o', 'cluster_size=2M']],

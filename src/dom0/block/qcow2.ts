@@ -8,6 +8,7 @@
  * between two flushes is at worst space.
  */
 import { inflateSync } from 'fflate';
+import { decompressZstdPrefix } from '../builder/zstd.ts';
 import { Mutex } from './mutex.ts';
 import {
   COMPRESSED,
@@ -198,7 +199,9 @@ export class Qcow2Disk implements BlockSource {
     const bytes = new Uint8Array(length);
     await this.file.read(offset, [bytes]);
     try {
-      return inflateSync(bytes, { out: new Uint8Array(this.cluster) });
+      return this.header.compression === 'zstd'
+        ? decompressZstdPrefix(bytes, this.cluster)
+        : inflateSync(bytes, { out: new Uint8Array(this.cluster) });
     } catch {
       throw new DiskError(`${this.file.name}: a damaged compressed cluster`);
     }

@@ -73,11 +73,23 @@ const OFFSET_DEFAULT = buildFse(
  * @throws ZstdError
  */
 export function decompressZstd(input: Uint8Array, size: number): Uint8Array {
+  return decompressFrames(input, size, false);
+}
+
+/**
+ * The same for data behind which something else may follow: frames are decompressed until there are `size` bytes.
+ * @throws ZstdError
+ */
+export function decompressZstdPrefix(input: Uint8Array, size: number): Uint8Array {
+  return decompressFrames(input, size, true);
+}
+
+function decompressFrames(input: Uint8Array, size: number, untilFull: boolean): Uint8Array {
   const output = new Uint8Array(size);
   let inputAt = 0;
   let outputAt = 0;
   const view = new DataView(input.buffer, input.byteOffset, input.byteLength);
-  while (inputAt < input.length) {
+  while (inputAt < input.length && !(untilFull && outputAt === size)) {
     if (inputAt + 8 > input.length) throw new ZstdError('unexpected end');
     const magic = view.getUint32(inputAt, true);
     if (magic >>> 4 === SKIPPABLE >>> 4) {
