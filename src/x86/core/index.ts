@@ -266,7 +266,7 @@ class Core implements InspectableProcessor {
     if (attachment === undefined) return;
     this.attachments.delete(cpu.address);
     this.cpus.delete(cpu.address);
-    this.recorder.forget(cpu);
+    this.translations.forget(cpu);
     if (this.loaded === cpu) this.loaded = null;
     const others = [...this.attachments.values()].some((each) => each.space === attachment.space);
     if (!others) this.pool.release(attachment.space);

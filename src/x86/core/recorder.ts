@@ -10,8 +10,10 @@ import { CPU } from '../state.ts';
 
 /** Instructions of a recording: about as many microseconds. */
 const LENGTH = 6000;
+/** Instructions that a CPU executes at least between two recordings, so that they slow it down but little. */
+const PAUSE = 8e6;
 /** Recordings that are kept, and for how many instructions of the CPU's. */
-const KEPT = 6;
+const KEPT = 16;
 const LIFETIME = 1e9;
 
 interface Recording {
@@ -34,13 +36,15 @@ export class Recorder {
     return this.cpu === cpu;
   }
 
-  get active(): boolean {
-    return this.cpu !== null;
-  }
-
-  start(cpu: Cpu): void {
+  /** @returns false: not now */
+  start(cpu: Cpu): boolean {
+    // One that has not begun gives way: its CPU may be idle.
+    if (this.cpu === cpu || (this.cpu !== null && this.length > 0)) return false;
+    const last = this.recordings.find((each) => each.cpu === cpu);
+    if (last !== undefined && cpu.number(CPU.instructions) < last.at + PAUSE) return false;
     this.cpu = cpu;
     this.length = 0;
+    return true;
   }
 
   /** Ends a recording of a CPU that is no more. */

@@ -40,6 +40,9 @@ const JOBS = 4;
 const REGIONS = 8192;
 const IDLE_REGIONS = 1024;
 
+/** Most recordings that a request for a wide region waits for. */
+const RECORDINGS = 2;
+
 /** A translated region, wherever it is installed. */
 interface Translation {
   /** Of the table; -1: its module is not instantiated yet. */
@@ -87,6 +90,8 @@ interface Installation {
 interface Request extends Omit<WantedRegion, 'trace'> {
   readonly cpu: Cpu;
   readonly wide: boolean;
+  /** Of a wide one: how many recordings were started for it. */
+  recordings: number;
   /** Slot of the translation that the new one is to take the place of. */
   readonly replaces: number | null;
 }
@@ -177,8 +182,6 @@ export class Translations {
     if (asked.has(WIDE + entry)) return;
     asked.add(WIDE + entry);
     this.wideQueue.push({ ...wanted(cpu, frame, entry), wide: true });
-    if (this.recorder.find(cpu, cpu.number(CPU.page) + entry) === null && !this.recorder.active)
-      this.recorder.start(cpu);
   }
 
   /** Installs what is known to begin at an offset of the CPU's page, if anything is. */
@@ -212,6 +215,7 @@ export class Translations {
       entry: entryOffset(translation),
       apart: [...translation.apart, cpu.rip - page],
       wide,
+      recordings: 0,
       replaces: slot,
     });
   }
@@ -228,17 +232,29 @@ export class Translations {
     else if (this.jobs.size === 0) this.startWide();
   }
 
-  /** Starts the first of the wide ones that has been recorded. */
+  /** Starts the first of the wide ones that has been recorded; if there is none, it asks for a recording. */
   private startWide(): void {
-    while (!this.recorder.active) {
-      const request = this.wideQueue.shift();
-      if (request === undefined) return;
-      const { cpu, code, entry } = request;
-      const trace = this.recorder.find(cpu, code.page + entry);
-      // Not often any more: it may become so again.
-      if (trace === null) this.asked.get(code.frame)?.delete(WIDE + entry);
-      else if (this.start([request], trace)) return;
+    const { recorder } = this;
+    for (const [i, request] of this.wideQueue.entries()) {
+      const trace = recorder.find(request.cpu, request.code.page + request.entry);
+      if (trace === null) continue;
+      this.wideQueue.splice(i, 1);
+      if (this.start([request], trace)) return;
     }
+    const [first] = this.wideQueue;
+    if (first === undefined || !recorder.start(first.cpu)) return;
+    this.wideQueue = this.wideQueue.filter((request) => {
+      if (request.cpu !== first.cpu || ++request.recordings <= RECORDINGS) return true;
+      // Not often any more: it may become so again.
+      this.asked.get(request.code.frame)?.delete(WIDE + request.entry);
+      return false;
+    });
+  }
+
+  /** A CPU is no more. */
+  forget(cpu: Cpu): void {
+    this.recorder.forget(cpu);
+    this.wideQueue = this.wideQueue.filter((request) => request.cpu !== cpu);
   }
 
   /** @returns whether there was something to compile */
@@ -481,7 +497,7 @@ export class Translations {
 /** What begins at an offset of the CPU's page, in a machine frame. */
 function wanted(cpu: Cpu, frame: number, entry: number): Request {
   const code = { ...codePlace(cpu, cpu.number(CPU.page)), frame };
-  return { cpu, code, entry, apart: [], wide: false, replaces: null };
+  return { cpu, code, entry, apart: [], wide: false, recordings: 0, replaces: null };
 }
 
 /** Where the CPU's code is to be looked for. */

@@ -25,7 +25,7 @@ import { GLUE, RECORD } from '../records.ts';
 import { CPU, Exit, VECTOR } from '../state.ts';
 import { buildCarryOf, buildSettle } from '../translator/flags.ts';
 import { buildGetFlags, buildSetFlags } from './flags.ts';
-import { emitArrival, emitHeat } from './heat.ts';
+import { emitArrival, emitHeat, HEAT_FROM_WIDE } from './heat.ts';
 import { importHost } from './host.ts';
 import { emitJump, emitRemember } from './jumps.ts';
 import { buildReach, buildReachGroup } from './region-access.ts';
@@ -213,8 +213,8 @@ function buildRun(
 
   /** The budget is spent: exactly, or so that another instruction would be too many. */
   const spent = () => (exact ? i32.le_s(budget, 0) : i32.lt_s(budget, 0));
-  const countArrival = () => {
-    if (!exact) emitHeat(f, cpu, rec, env.imports.hot);
+  const countArrival = (weight?: I32) => {
+    if (!exact) emitHeat(f, cpu, rec, env.imports.hot, weight);
   };
   const pause = () => {
     f.store(cpu, i32.const(Exit.Budget), CPU.exitReason);
@@ -337,7 +337,7 @@ function buildRun(
                 f.brIf(i32.eqz(rec), stop);
                 f.set(entry, rec);
                 emitRemember(f, cpu, tlb, rec);
-                countArrival();
+                countArrival(select(uncounted, i32.const(1), i32.const(HEAT_FROM_WIDE)));
                 f.br(next);
               });
               for (const form of hot)

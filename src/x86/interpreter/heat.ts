@@ -16,6 +16,8 @@ export const HEAT_THRESHOLD = 8000;
 /** Arrivals at a region after which it is translated as a wide one. */
 const WIDE_THRESHOLD = 4096;
 const UNCOUNTED = 16;
+/** How often an arrival from a wide region counts: what wide regions lead to is to be translated soon. */
+export const HEAT_FROM_WIDE = 32;
 
 /** With translations of earlier runs, arrivals after which it is looked whether there is one for the place. */
 const HEAT_KNOWN = 64;
@@ -50,12 +52,15 @@ export class Heat {
   }
 }
 
-/** Counts an arrival at a record. */
-export function emitHeat(f: Func, cpu: I32, record: I32, hot: Callee): void {
+/** Counts an arrival at a record, as so many. */
+export function emitHeat(f: Func, cpu: I32, record: I32, hot: Callee, weight: I32 = i32.const(1)): void {
   const at = f.let(i32.add(i32.load(cpu, CPU.heat), i32.and(i32.shr_u(record, 4), HEAT_SIZE - 2)));
-  const count = f.let(i32.add(i32.load16u(at), 1));
+  const before = f.let(i32.load16u(at));
+  const count = f.let(i32.add(before, weight));
   f.store(at, count, 0, 16);
-  f.if(i32.eq(count, HEAT_THRESHOLD), () => f.do(hot, cpu, record));
+  f.if(i32.and(i32.lt_u(before, HEAT_THRESHOLD), i32.ge_u(count, HEAT_THRESHOLD)), () =>
+    f.do(hot, cpu, record),
+  );
 }
 
 /**
