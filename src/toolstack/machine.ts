@@ -15,6 +15,7 @@ import { Common } from '../xen/common.ts';
 import type { Notification } from '../xen/domctl.ts';
 import { DiskService } from './devices/disk-service.ts';
 import { ShareService } from './devices/share-service.ts';
+import { Failure } from './failure.ts';
 import type { Instruments, PcpuSeat } from './hypervisor-thread.ts';
 import { NetService } from './net/net-service.ts';
 import { type MachineControl, Pcpus } from './pcpus.ts';
@@ -109,6 +110,17 @@ export class Machine {
     this.pcpus = new Pcpus(this.memory, common, seats, {
       onNotification: (notification) => this.notified(notification),
       onDeath: (error) => died(error),
+      onLeaving: async (domid) => {
+        if (this.shares.list(domid).length > 0)
+          throw new Failure('a domain with shared folders stays on its CPU');
+        await this.disks.suspend(domid);
+        await this.networks.suspend(domid);
+      },
+      onSettled: async (domid) => {
+        await this.disks.resume(domid);
+        await this.networks.resume(domid);
+        this.networks.moved();
+      },
     });
     this.planes = this.pcpus;
     this.pcpuPlanes = this.pcpus.openers;

@@ -19,6 +19,7 @@ import type { Common } from '../xen/common.ts';
 import type { DomainTraffic } from '../xen/domain-traffic.ts';
 import type { Control, CreateDomain, DomainInfo, Notification } from '../xen/domctl.ts';
 import { type Affinity, together } from './affinity.ts';
+import { Failure } from './failure.ts';
 import type { Crowded, Instruments, PcpuSeat } from './hypervisor-thread.ts';
 
 /** The hypervisor's control interface, whichever processor a domain is on. */
@@ -32,6 +33,13 @@ export interface CreateOptions extends CreateDomain {
 }
 
 export interface PcpusListener {
+  /**
+   * A domain is about to leave its processor: its back ends have to leave it. Whatever comes of that, onSettled
+   * follows. @throws Error: it has what cannot leave
+   */
+  onLeaving(domid: number): Promise<void>;
+  /** It is on a processor again: another one, or if it could not leave the same. */
+  onSettled(domid: number): Promise<void>;
   onNotification(notification: Notification): void;
   /** A processor died, and with it the machine. */
   onDeath(error: Error): void;
@@ -105,14 +113,21 @@ export class Pcpus implements PlaneOpener {
   private readonly common: Common;
   /** Domains whose virtual CPUs may run anywhere are not here. */
   private readonly affinities = new Map<number, Affinity>();
+  /** Moves that are under way, from when back ends leave until they are back; they do not fail. */
+  private readonly moves = new Map<number, Promise<void>>();
+  /** Of these, domains that are on no processor. */
   private readonly journeys = new Map<number, Journey>();
   /** Domains that could not be moved, and until when they are left alone (ms, as Date.now() has it). */
   private readonly staying = new Map<number, number>();
+  /** How many want that a domain stays where it is. */
+  private readonly holds = new Map<number, number>();
+  private readonly listener: PcpusListener;
   private balancing = false;
   private over = false;
 
   constructor(memory: Memory, common: Common, seats: readonly PcpuSeat[], listener: PcpusListener) {
     this.common = common;
+    this.listener = listener;
     const onDeath = (error: Error) => {
       for (const { client } of this.all) client.fail(error);
       listener.onDeath(error);
@@ -193,12 +208,30 @@ export class Pcpus implements PlaneOpener {
    * @throws Error: it cannot be moved; nothing has changed then
    */
   async pin(domid: number, affinity: Affinity): Promise<void> {
-    await this.arrival(domid);
+    await this.moved(domid);
     const allowed = together(affinity);
     if (allowed !== null && !allowed.includes(this.pcpuOf(domid)))
       await this.move(domid, this.leastLoaded(allowed).number);
     if (allowed === null) this.affinities.delete(domid);
     else this.affinities.set(domid, affinity);
+  }
+
+  /** Keeps a domain on its processor. @returns ends that */
+  async hold(domid: number): Promise<() => void> {
+    await this.moved(domid);
+    this.holds.set(domid, (this.holds.get(domid) ?? 0) + 1);
+    let held = true;
+    return () => {
+      const left = (this.holds.get(domid) ?? 0) - (held ? 1 : 0);
+      held = false;
+      if (left > 0) this.holds.set(domid, left);
+      else this.holds.delete(domid);
+    };
+  }
+
+  /** Settles when no move of the domain is under way. */
+  private async moved(domid: number): Promise<void> {
+    for (let move = this.moves.get(domid); move; move = this.moves.get(domid)) await move;
   }
 
   /** Settles when the domain is on a processor. */
@@ -215,8 +248,32 @@ export class Pcpus implements PlaneOpener {
 
   /** The domain is on a processor. @throws Error: it cannot leave that; it goes on there */
   private async move(domid: number, to: number): Promise<void> {
+    if (this.pcpuOf(domid) === to) return;
+    if (this.moves.has(domid) || this.holds.has(domid))
+      throw new Failure('the domain is being moved, copied or saved');
+    const move = this.moveWithBackEnds(domid, to);
+    this.moves.set(
+      domid,
+      move.catch(() => {}),
+    );
+    try {
+      await move;
+    } finally {
+      this.moves.delete(domid);
+    }
+  }
+
+  private async moveWithBackEnds(domid: number, to: number): Promise<void> {
+    try {
+      await this.listener.onLeaving(domid);
+      await this.transfer(domid, to);
+    } finally {
+      await this.listener.onSettled(domid);
+    }
+  }
+
+  private async transfer(domid: number, to: number): Promise<void> {
     const from = this.of(domid);
-    if (from.number === to) return;
     let arrived!: () => void;
     const ports = new Set<number>();
     const done = new Promise<void>((resolve) => {
@@ -270,7 +327,7 @@ export class Pcpus implements PlaneOpener {
   }
 
   private async tryMove(domid: number, from: number, to: number): Promise<void> {
-    if (this.journeys.has(domid) || this.common.pcpuOf(domid) !== from) return;
+    if (this.common.pcpuOf(domid) !== from) return;
     try {
       await this.move(domid, to);
     } catch {
@@ -294,8 +351,7 @@ export class Pcpus implements PlaneOpener {
       },
       destroyDomain: async (domid: number) => {
         await this.ask(domid, 'destroyDomain', [domid]);
-        this.affinities.delete(domid);
-        this.staying.delete(domid);
+        for (const known of [this.affinities, this.staying, this.holds]) known.delete(domid);
       },
       listDomains: () => this.list(),
       allowanceGet: () => this.all[0]!.control.allowanceGet(),
