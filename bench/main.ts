@@ -2,10 +2,12 @@
  * npm run bench -- soak [--minutes N] [--only REGEX]       (soak.ts; 30 minutes; which loads)
  * npm run bench -- [cpu] [float] [system] [boot] [disk] [network] [options]
  *
- * npm run bench -- [scheduler] [isolation] [attack] [--seconds N] [--only REGEX] [--json FILE]
+ * npm run bench -- [scheduler] [isolation] [attack] [scale] [--seconds N] [--only REGEX] [--json FILE]
+ *                  [--domains N] [--booted N]
  *
- * The last ones are about domains among each other (scheduler.ts, isolation.ts, attack.ts), each measurement for so
- * many seconds (10), and go by themselves. All others: measures on this machine, side by side with its peers: in every round each system boots once and does everything,
+ * The last ones are about domains among each other (scheduler.ts, isolation.ts, attack.ts, scale.ts), each measurement
+ * for so many seconds (10), and go by themselves. --domains and --booted say how many domains there are in `scale`:
+ * copies of one that runs, and domains that boot (128; 0: none). All others: measures on this machine, side by side with its peers: in every round each system boots once and does everything,
  * one system after another, and the table shows the medians of the rounds. Without a group: all. `cpu` stands for the
  * floating-point rows too.
  *
@@ -35,16 +37,18 @@ import { NETWORK_ROWS, NetworkResults } from './network.ts';
 import { listRows, ProbeResults } from './probe.ts';
 import type { System } from './process.ts';
 import { means, type Row, SYSTEMS, type SystemName, table } from './report.ts';
-import { measureScheduler, type TogetherOptions } from './scheduler.ts';
+import { measureScale, type ScaleOptions } from './scale.ts';
+import { measureScheduler } from './scheduler.ts';
 import { soak } from './soak.ts';
 import { available, type Images, keepsTranslations, makeImages, type Peer, untilShell } from './systems.ts';
 
 const GROUPS = ['cpu', 'float', 'system', 'boot', 'disk', 'network'] as const;
 /** What is about domains among each other. */
-const TOGETHER: Readonly<Record<string, (options: TogetherOptions) => Promise<Row[]>>> = {
+const TOGETHER: Readonly<Record<string, (options: ScaleOptions) => Promise<Row[]>>> = {
   scheduler: measureScheduler,
   isolation: measureIsolation,
   attack: measureAttacks,
+  scale: measureScale,
 };
 
 function fail(message: string, status: number): never {
@@ -73,6 +77,8 @@ function parse() {
         measure: { type: 'string', default: '300' },
         minutes: { type: 'string', default: '30' },
         seconds: { type: 'string', default: '10' },
+        domains: { type: 'string', default: '128' },
+        booted: { type: 'string', default: '128' },
       },
       allowPositionals: true,
     });
@@ -98,6 +104,8 @@ function parse() {
     return {
       together,
       seconds: number(values.seconds, 'seconds', 1),
+      domains: number(values.domains, 'domains', 0),
+      booted: number(values.booted, 'booted', 0),
       soakMinutes: soaks ? Math.ceil(number(values.minutes, 'minutes', 1)) : null,
       groups,
       only: new RegExp(values.only, 'i'),
@@ -146,11 +154,11 @@ async function withSystem(
 
 /** Domains among each other: the rows, and an error of one group does not keep the others from being measured. */
 async function measureTogether(groups: readonly string[]): Promise<never> {
-  const { seconds, only, json } = options;
+  const { seconds, only, json, domains, booted } = options;
   const rows: Row[] = [];
   for (const group of groups) {
     try {
-      rows.push(...(await TOGETHER[group]!({ seconds, only, say })));
+      rows.push(...(await TOGETHER[group]!({ seconds, only, say, domains, booted })));
     } catch (error) {
       say(`bench: ${group}: ${(error as Error).message}`);
       process.exitCode = 1;

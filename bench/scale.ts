@@ -6,6 +6,7 @@
  */
 import { type BenchDomain, BenchMachine, type DomainImages, makeDomainImages } from './domains.ts';
 import { median, type Row } from './report.ts';
+import type { TogetherOptions } from './scheduler.ts';
 
 const sleep = (seconds: number) => new Promise<void>((resolve) => setTimeout(resolve, seconds * 1000));
 
@@ -22,14 +23,10 @@ const LISTS = 7;
 /** Seconds for which the machine is left alone, so that it finds what is equal. */
 const QUIET = 30;
 
-export interface ScaleOptions {
-  /** How many copies work at the same time; how many domains are booted. */
+export interface ScaleOptions extends TogetherOptions {
+  /** How many copies work at the same time; how many domains are booted. 0: that part is left out. */
   readonly domains: number;
   readonly booted: number;
-  /** Seconds of each measurement, for each ms of the allowance that a round of all of them takes. */
-  readonly seconds: number;
-  readonly only: RegExp;
-  readonly say: (text: string) => void;
 }
 
 function row(name: string, unit: string, ours: number): Row {
