@@ -33,9 +33,13 @@ export interface DomainImages {
 /**
  * Makes the images.
  * @param programs C sources in bench/guest, without ".c": they become programs in /bin of the guest (`count` always)
+ * @param devices with the modules for disks and networks
  * @throws Error if gcc is missing or fails
  */
-export async function makeDomainImages(programs: readonly string[] = []): Promise<DomainImages> {
+export async function makeDomainImages(
+  programs: readonly string[] = [],
+  devices = false,
+): Promise<DomainImages> {
   const folder = mkdtempSync(join(tmpdir(), 'xenolith-domains-'));
   process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
   const files = [...new Set(['count', ...programs])].map((name) => {
@@ -51,7 +55,7 @@ export async function makeDomainImages(programs: readonly string[] = []): Promis
   const kernel = join(folder, 'vmlinux');
   writeFileSync(kernel, await unpackedKernel(fetched.kernel));
   const ramdisk = join(folder, 'initramfs');
-  writeFileSync(ramdisk, await shellInitramfs({}, files));
+  writeFileSync(ramdisk, await shellInitramfs({}, devices ? [...fetched.modules, ...files] : files));
   return { folder, kernel, ramdisk, title: `${fetched.package} ${fetched.version}` };
 }
 

@@ -83,7 +83,7 @@ class Antisocial {
 export async function measureIsolation({ seconds, only, say }: TogetherOptions): Promise<Row[]> {
   const names = LOADS.map((load) => `a ${load === 'build' ? 'build' : 'server'} loses`);
   if (!names.some((name) => only.test(`isolation: ${name}`))) return [];
-  const images = await makeDomainImages(['neighbour']);
+  const images = await makeDomainImages(['neighbour'], true);
   const machine = await BenchMachine.start(images);
   try {
     const parent = await machine.create({ name: 'one', memory: MEMORY });
