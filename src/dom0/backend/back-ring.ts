@@ -83,6 +83,21 @@ export class BackRing {
     return this.available() > 0;
   }
 
+  /**
+   * Are so many requests there? If not, the next one beyond those that are will be signalled: the front end looks
+   * whether the one that is waited for is among those that it adds, so that one already there would never be.
+   * @throws RingError
+   */
+  awaitRequests(count: number): boolean {
+    for (let available = this.available(); available < count; ) {
+      this.store(SRING.req_event, this.reqCons + available + 1);
+      const now = this.available();
+      if (now === available) return false;
+      available = now;
+    }
+    return true;
+  }
+
   /** Adds an answer. @param bytes at most an entry's length. The front end sees it after {@link publish}. */
   put(bytes: Uint8Array): void {
     this.copyIn(this.rspProd, bytes);

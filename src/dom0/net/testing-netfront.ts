@@ -121,10 +121,17 @@ export class FrontQueue {
     this.memory.u8.set(bytes, at + 2);
   }
 
+  /** Publishes the requests, and signals them if the back end asked for that, as real front ends do. */
   kick(): void {
-    this.u32(this.txPage + SRING.req_prod, this.txProduced);
-    this.u32(this.rxPage + SRING.req_prod, this.rxProduced);
-    this.front.guest.domain.events.send(this.port);
+    const signal = this.publish(this.txPage, this.txProduced);
+    if (this.publish(this.rxPage, this.rxProduced) || signal) this.front.guest.domain.events.send(this.port);
+  }
+
+  /** @returns true: one of the new requests is to be signalled */
+  private publish(ring: number, produced: number): boolean {
+    const before = this.memory.read32(ring + SRING.req_prod);
+    this.u32(ring + SRING.req_prod, produced);
+    return (produced - this.memory.read32(ring + SRING.req_event)) >>> 0 < (produced - before) >>> 0;
   }
 
   setTxProduced(value: number): void {

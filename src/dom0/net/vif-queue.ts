@@ -337,10 +337,7 @@ export class VifQueue {
     const { rx } = this;
     const extra = packet.gso === GSO.none ? 0 : 1;
     const pages = Math.ceil(packet.length / PAGE_SIZE);
-    if (rx.available() < pages + extra) {
-      // Ask to be told of more, then look once more.
-      if (!rx.moreRequests() || rx.available() < pages + extra) return false;
-    }
+    if (!rx.awaitRequests(pages + extra)) return false;
     const { u16, u32 } = this.link.memory;
     let failed = false;
     for (let index = 0; index < pages; index++) {
