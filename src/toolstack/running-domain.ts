@@ -6,6 +6,7 @@ import { Right } from '../dom0/xenstore/permissions.ts';
 import { Connection } from '../dom0/xenstore/protocol.ts';
 import { XenstoreRing } from '../dom0/xenstore/ring.ts';
 import { PAGE_SIZE } from '../machine/memory.ts';
+import type { SavedDomain } from '../xen/domain-save.ts';
 import { SHUTDOWN } from '../xen/public/sched.ts';
 import type { Affinity } from './affinity.ts';
 import type { DiskSpec } from './devices/disk-spec.ts';
@@ -16,10 +17,24 @@ import type { Guest } from './guest.ts';
 import type { Machine } from './machine.ts';
 import type { ForwardSpec } from './net/net-service.ts';
 import type { VifSpec } from './net/vif-spec.ts';
+import type { DomainBytes } from './saved/contents.ts';
+import type { SavedConnections } from './saved/head.ts';
 
 /** How often, and after how many milliseconds, a domain in the middle of a transaction is asked again. */
 const TRANSACTION_TRIES = 100;
 const TRANSACTION_WAIT = 20;
+
+/** Nodes below its home that are the guest's, and how many of them are kept for a fork or a file. */
+const OWN_NODE = /^(control|feature|attr|data|drivers)(\/[\w@:+.-]{1,200}){1,8}$/;
+const OWN_NODES_MAX = 4096;
+
+/** A domain that comes from a file. */
+export interface RestoredDomain {
+  readonly domain: SavedDomain;
+  readonly connections: SavedConnections;
+  readonly uuid: string;
+  readonly name: string;
+}
 
 /** How a domain ended. */
 export interface DomainEnd {
@@ -81,6 +96,11 @@ export class RunningDomain {
   /** Where its rings are, and what was written of it into the store. */
   private built: Pick<BuiltDomain, 'console' | 'xenstore'> | null = null;
   private facts: DomainFacts | null = null;
+  /** It is being saved or forked; and paused for that. */
+  private standing = false;
+  private paused = false;
+  /** Lets it go to another processor again. */
+  private release: () => void = () => {};
   /** Who serves which port. */
   private readonly backEnds = new Map<number, BackEnd>();
   private end!: (end: DomainEnd) => void;
@@ -183,44 +203,209 @@ export class RunningDomain {
   }
 
   /**
-   * Makes a domain that is at this moment what this one is (src/xen/fork.ts), with a console of its own. It is left
-   * paused; this one goes on.
-   * @throws Failure: the domain has disks or networks, or is in the middle of a transaction for too long; what the
-   *   control interface throws
+   * Makes a domain that is at this moment what this one is (src/xen/fork.ts), with a console, disks and networks of
+   * its own. It is left paused; this one goes on.
+   * @throws Failure: the domain has shared folders, or is in the middle of a transaction for too long; DiskError,
+   *   NetError; what the control interface throws
    */
   async fork(name: string, events: DomainEvents): Promise<RunningDomain> {
-    const { machine, id, built, facts } = this;
+    const { machine, id, built } = this;
     const { control } = machine;
-    if (built === null || facts === null) throw new Failure('the domain is not built yet');
-    for (const kind of ['vbd', 'vif', '9pfs'])
-      if ((machine.store.list(`${domainPath(id)}/device/${kind}`) ?? []).length > 0)
-        throw new Failure('a domain with disks, networks or shared folders cannot be forked');
-    await this.pauseQuiet();
+    if (built === null) throw new Failure('the domain is not built yet');
+    this.needNoShares('forked');
+    await this.stand();
     let child: RunningDomain | null = null;
     try {
       const forked = await control.forkDomain(id, [built.console.mfn, built.xenstore.mfn]);
       const { uuid } = await control.getDomainInfo(forked);
-      const { frameTable } = await control.getSpace(forked);
       child = new RunningDomain(machine, forked, uuid, events);
-      const at = (ring: SharedRing): SharedRing => ({
-        ...ring,
-        address: machine.memory.u32[(frameTable >>> 2) + ring.mfn]! * PAGE_SIZE,
+      await child.takeUp(this.connections(), name, async () => {
+        await machine.disks.fork(id, forked);
+        await machine.networks.fork(id, forked);
       });
-      const rings = { console: at(built.console), xenstore: at(built.xenstore) };
-      child.describe({ ...facts, domid: forked, uuid, name }, rings);
-      child.connect(rings, this.xenstore!.connection.fork(forked));
-      this.copyFeatures(child);
-      machine.xenstore.introduce(forked);
-      child.serve(rings.console.port);
-      child.serve(rings.xenstore.port);
       return child;
     } catch (error) {
       await child?.destroy().catch(() => {});
       throw error;
     } finally {
-      this.freeze(false);
-      await this.unpause();
+      await this.goOn();
     }
+  }
+
+  /**
+   * Gives out what it is, and leaves it standing, for {@link goOn} or {@link destroy}.
+   * @param write stores it; the domain stands still meanwhile
+   * @throws Failure: it has what cannot be saved, or is in the middle of a transaction for too long; what the control
+   *   interface and `write` throw. It goes on then.
+   */
+  async save(
+    write: (connections: SavedConnections, domain: SavedDomain, bytes: DomainBytes) => Promise<void>,
+  ): Promise<void> {
+    const { machine, id } = this;
+    if (this.built === null) throw new Failure('the domain is not built yet');
+    this.needNoShares('saved');
+    const disk = machine.disks.volatileDisk(id);
+    if (disk !== null)
+      throw new Failure(`disk ${disk} is in memory only: a domain with such a disk cannot be saved`);
+    await this.stand();
+    try {
+      const { saved, places } = await machine.control.saveDomain(id);
+      const { frameTable } = await machine.control.getSpace(id);
+      await write(this.connections(), saved, { ...machine.memory, places, frameTable });
+    } catch (error) {
+      await this.goOn();
+      throw error;
+    }
+  }
+
+  /**
+   * Makes a domain of a saved one, and leaves it paused.
+   * @param fill puts the contents into its memory
+   * @throws DiskError, NetError; what the control interface and `fill` throw
+   */
+  static async restore(
+    machine: Machine,
+    { domain, connections, uuid, name }: RestoredDomain,
+    { disks = [], vifs = [], forwards = [] }: Pick<DomainOptions, 'disks' | 'vifs' | 'forwards'>,
+    events: DomainEvents,
+    fill: (bytes: DomainBytes) => Promise<void>,
+  ): Promise<RunningDomain> {
+    const { control } = machine;
+    const { domid, places } = await control.beginRestore(domain, uuid);
+    const running = new RunningDomain(machine, domid, uuid, events);
+    try {
+      const { frameTable } = await control.getSpace(domid);
+      await fill({ ...machine.memory, places, frameTable });
+      await control.finishRestore(domid, domain);
+      await running.takeUp(connections, name, async () => {
+        const taken = (kind: string, devid: number) =>
+          connections.devices.find((each) => each.kind === kind && each.devid === devid)?.nodes ?? null;
+        for (const disk of disks) await machine.disks.attach(domid, disk, taken('vbd', disk.devid));
+        for (const [index, vif] of vifs.entries()) {
+          const devid = vif.devid ?? index;
+          await machine.networks.attach(domid, { ...vif, devid }, taken('vif', devid));
+        }
+        for (const forward of forwards) await machine.networks.forward(domid, forward);
+      });
+      return running;
+    } catch (error) {
+      await running.destroy().catch(() => {});
+      throw error;
+    }
+  }
+
+  /** What Domain 0 knows of a domain that stands. */
+  private connections(): SavedConnections {
+    const { machine, id } = this;
+    const { store } = machine;
+    const { console, xenstore } = this.built!;
+    const { input, output, broken, watches } = this.xenstore!.connection.state();
+    const { cmdline, ...facts } = this.facts!;
+    const online = (vcpu: number) => store.read(`${domainPath(id)}/cpu/${vcpu}/availability`) === 'online';
+    return {
+      console: { mfn: console.mfn, port: console.port },
+      xenstore: { mfn: xenstore.mfn, port: xenstore.port },
+      store: { input: hex(input), output: hex(output), broken, watches: watches.map(([...each]) => each) },
+      nodes: this.ownNodes(),
+      devices: [
+        ...machine.disks.list(id).map(({ device }) => device),
+        ...machine.networks.list(id).map(({ device }) => device),
+      ].flatMap((device) => {
+        const nodes = device.frontEndNodes();
+        const { kind, devid } = device;
+        return nodes === null ? [] : [{ kind, devid, nodes: nodes.map(([...each]) => each) }];
+      }),
+      memory: Number(store.read(`${domainPath(id)}/memory/target`) ?? facts.memory),
+      maxMemory: facts.maxMemory,
+      vcpus: facts.vcpus,
+      onlineVcpus: Array.from({ length: facts.vcpus }, (_, vcpu) => vcpu).filter(online).length,
+      cmdline,
+    };
+  }
+
+  /** Domain 0's part of a domain that has its memory already: it takes up where those connections were left. */
+  private async takeUp(
+    connections: SavedConnections,
+    name: string,
+    attach: () => Promise<void>,
+  ): Promise<void> {
+    const { machine, id, uuid } = this;
+    const { store } = machine;
+    const { frameTable } = await machine.control.getSpace(id);
+    const ring = ({ mfn, port }: { mfn: number; port: number }): SharedRing => ({
+      mfn,
+      port,
+      address: machine.memory.u32[(frameTable >>> 2) + mfn]! * PAGE_SIZE,
+    });
+    // The pages are its own, whatever the caller says.
+    await machine.control.keepPages(id, [connections.console.mfn, connections.xenstore.mfn]);
+    const rings = { console: ring(connections.console), xenstore: ring(connections.xenstore) };
+    const { memory, maxMemory, vcpus, onlineVcpus, cmdline } = connections;
+    this.describe({ domid: id, uuid, name, memory, maxMemory, vcpus, onlineVcpus, cmdline }, rings);
+    const owner = { domid: id, rights: Right.none };
+    for (const [path, value] of connections.nodes)
+      if (OWN_NODE.test(path)) store.write(`${domainPath(id)}/${path}`, value, [owner]);
+    await attach();
+    const { input, output, broken, watches } = connections.store;
+    const connection = Connection.of(machine.xenstore, id, {
+      input: Buffer.from(input, 'hex'),
+      output: Buffer.from(output, 'hex'),
+      broken,
+      watches,
+    });
+    this.connect(rings, connection);
+    machine.xenstore.introduce(id);
+    this.serve(rings.console.port);
+    this.serve(rings.xenstore.port);
+  }
+
+  /** @throws Failure */
+  private needNoShares(what: string): void {
+    if ((this.machine.store.list(`${domainPath(this.id)}/device/9pfs`) ?? []).length > 0)
+      throw new Failure(`a domain with shared folders cannot be ${what}`);
+  }
+
+  /** Nothing of it moves any more: it is paused, its rings are left as they are, and nothing is under way for it. */
+  private async stand(): Promise<void> {
+    if (this.standing) throw new Failure('the domain is being saved or forked already');
+    this.standing = true;
+    try {
+      this.release = await this.machine.pcpus.hold(this.id);
+      await this.pauseQuiet();
+      this.paused = true;
+      await this.machine.disks.suspend(this.id);
+      await this.machine.networks.suspend(this.id);
+    } catch (error) {
+      await this.goOn();
+      throw error;
+    }
+  }
+
+  /** Goes on after {@link save}. */
+  async goOn(): Promise<void> {
+    if (!this.standing) return;
+    await this.machine.disks.resume(this.id);
+    await this.machine.networks.resume(this.id);
+    this.freeze(false);
+    if (this.paused) await this.unpause();
+    this.paused = false;
+    this.release();
+    this.standing = false;
+  }
+
+  /** What the guest said of itself when it started: it will not say it again. */
+  private ownNodes(): [path: string, value: string][] {
+    const { store } = this.machine;
+    const nodes: [string, string][] = [];
+    const visit = (path: string) => {
+      for (const name of store.list(`${domainPath(this.id)}/${path}`) ?? []) {
+        const value = store.read(`${domainPath(this.id)}/${path}/${name}`);
+        if (value && nodes.length < OWN_NODES_MAX) nodes.push([`${path}/${name}`, value]);
+        visit(`${path}/${name}`);
+      }
+    };
+    for (const place of ['control', 'feature', 'attr', 'data', 'drivers']) visit(place);
+    return nodes;
   }
 
   private freeze(frozen: boolean): void {
@@ -243,17 +428,6 @@ export class RunningDomain {
       if (attempt === TRANSACTION_TRIES) throw new Failure('the domain has a transaction open for too long');
       await new Promise((resolve) => setTimeout(resolve, TRANSACTION_WAIT));
     }
-  }
-
-  /** What the guest said of itself when it started: it will not say it again. */
-  private copyFeatures(to: RunningDomain): void {
-    const { store } = this.machine;
-    for (const place of ['control', 'feature', 'attr', 'data', 'drivers'])
-      for (const node of store.list(`${domainPath(this.id)}/${place}`) ?? []) {
-        const value = store.read(`${domainPath(this.id)}/${place}/${node}`);
-        const owner = { domid: to.id, rights: Right.none };
-        if (value) store.write(`${domainPath(to.id)}/${place}/${node}`, value, [owner]);
-      }
   }
 
   /** Takes one reason away for which it does not run. */
@@ -302,4 +476,8 @@ export class RunningDomain {
     // A guest that fills its rings without end must not keep this thread from its other work.
     if (this.backEnds.get(port)?.process()) setImmediate(() => this.serve(port));
   }
+}
+
+function hex(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex');
 }

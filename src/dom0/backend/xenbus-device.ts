@@ -31,6 +31,8 @@ export interface XenbusDriver {
   connect(front: FrontEnd): Promise<Nodes>;
   /** The front end goes, or the device: nothing of the guest may be in use after it. Also without a connect. */
   disconnect(): Promise<void>;
+  /** Takes no more requests, and answers those that it has taken. A disconnect follows. */
+  drain?(): Promise<void>;
 }
 
 export interface DeviceDescription {
@@ -43,6 +45,12 @@ export interface DeviceDescription {
   /** The same on the back end's side: features go here. */
   readonly backend: Nodes;
 }
+
+/** Nodes of a front end, by path below its own. */
+export type FrontEndNodes = readonly (readonly [path: string, value: string])[];
+
+/** Those of them that say which device it is. */
+const NOT_TAKEN: ReadonlySet<string> = new Set(['backend', 'backend-id', 'state']);
 
 const STATES: ReadonlySet<number> = new Set(Object.values(XenbusState));
 
@@ -62,13 +70,23 @@ export class XenbusDevice {
   private online = true;
   private stepping: Promise<void> | null = null;
   private removed = false;
+  private suspended = false;
   /** The driver is connected (in the state Closing too, until the front end has closed). */
   private connected = false;
   /** The front end's nodes as they were when connecting failed: not tried again before they change. */
   private refused = false;
 
-  /** Writes the device's nodes: the guest sees it from now on. */
-  constructor(store: XenstoreClient, description: DeviceDescription, driver: XenbusDriver) {
+  /**
+   * Writes the device's nodes: the guest sees it from now on.
+   * @param taken what a front end has published that is connected already, and does not know that this is another
+   *   device (of a fork, or a domain that was restored); {@link settled} then says when it is
+   */
+  constructor(
+    store: XenstoreClient,
+    description: DeviceDescription,
+    driver: XenbusDriver,
+    taken: FrontEndNodes | null = null,
+  ) {
     const { kind, domid, devid, frontend, backend } = description;
     this.store = store;
     this.driver = driver;
@@ -100,8 +118,10 @@ export class XenbusDevice {
       backend: this.backendPath,
       'backend-id': 0,
       ...frontend,
-      state: XenbusState.Initialising,
+      ...Object.fromEntries(taken ?? []),
+      state: taken === null ? XenbusState.Initialising : XenbusState.Connected,
     });
+    if (taken !== null) this.connect();
     this.endWatch = store.watch(`${this.frontendPath}/state`, () => this.look());
   }
 
@@ -114,6 +134,58 @@ export class XenbusDevice {
   get frontendState(): XenbusState {
     const value = Number(this.store.read(`${this.frontendPath}/state`) ?? '');
     return STATES.has(value) ? (value as XenbusState) : XenbusState.Unknown;
+  }
+
+  /** Whether front end and back end are connected, once no step is under way. */
+  async settled(): Promise<boolean> {
+    while (this.stepping) await this.stepping;
+    return this.connected;
+  }
+
+  /** What the front end has published, for a device in the place of this one; null: it is not connected. */
+  frontEndNodes(): FrontEndNodes | null {
+    if (!this.connected) return null;
+    const nodes: [string, string][] = [];
+    const visit = (path: string) => {
+      for (const name of this.store.list(`${this.frontendPath}/${path}`.replace(/\/$/, '')) ?? []) {
+        const below = path === '' ? name : `${path}/${name}`;
+        const value = this.store.read(`${this.frontendPath}/${below}`);
+        if (value !== null && !NOT_TAKEN.has(below)) nodes.push([below, value]);
+        visit(below);
+      }
+    };
+    visit('');
+    return nodes;
+  }
+
+  /**
+   * Leaves the guest's rings as they are, with every request answered that was taken, until {@link resume}: the
+   * device can then go on elsewhere. The guest does not learn of it.
+   */
+  async suspend(): Promise<void> {
+    this.suspended = true;
+    while (this.stepping) await this.stepping;
+    if (!this.connected) return;
+    await this.driver.drain?.();
+    await this.driver.disconnect();
+  }
+
+  /** Goes on where it was left. */
+  async resume(): Promise<void> {
+    if (!this.suspended) return;
+    this.suspended = false;
+    if (!this.removed && this.connected) {
+      this.step(async () => {
+        try {
+          await this.driver.connect(new StoreFrontEnd(this.store, this.frontendPath));
+        } catch (error) {
+          this.connected = false;
+          this.report(error instanceof Error ? error.message : String(error));
+          this.setState(XenbusState.Closing);
+        }
+      });
+    } else this.look();
+    await this.stepping;
   }
 
   /**
@@ -170,7 +242,7 @@ export class XenbusDevice {
 
   private look(): void {
     // Whoever is at a step looks again after it.
-    if (this.removed || this.stepping) return;
+    if (this.removed || this.stepping || this.suspended) return;
     switch (this.frontendState) {
       case XenbusState.Initialising:
         // After it had been further: the front end starts anew (its driver was loaded again, or another kernel).

@@ -25,7 +25,7 @@ import {
 import { BackRing } from '../backend/back-ring.ts';
 import type { DataPlane, GuestLink } from '../backend/data-plane.ts';
 import { PersistentGrants } from './persistent-grants.ts';
-import { DiskOp, Outcome, outcomeOf, slotOf, type VbdParameters } from './wire.ts';
+import { DiskOp, DRAINED, Outcome, outcomeOf, slotOf, type VbdParameters } from './wire.ts';
 
 /** Segments of an indirect request, as offered to front ends (feature-max-indirect-segments). */
 export const MAX_INDIRECT_SEGMENTS = 256;
@@ -90,6 +90,7 @@ export class VbdPlane implements DataPlane {
   private pages = 0;
   /** A barrier that waits for what is under way, or is under way itself: no request is taken meanwhile. */
   private barrier: { slot: number; work: Work } | 'under way' | null = null;
+  private draining = false;
   private closed = false;
 
   constructor(link: GuestLink, parameters: unknown) {
@@ -115,7 +116,11 @@ export class VbdPlane implements DataPlane {
     return !this.closed && this.takeAll();
   }
 
-  onMessage(): void {}
+  /** The only message is DRAIN: no further requests are taken. Tells DRAINED when all of them are answered. */
+  onMessage(): void {
+    this.draining = true;
+    this.tellDrained();
+  }
 
   /** A completion. */
   onSignal(signal: number): void {
@@ -128,6 +133,7 @@ export class VbdPlane implements DataPlane {
     if (this.closed) return;
     this.publish(slot.ring);
     if (this.takeAll()) this.link.schedule();
+    this.tellDrained();
   }
 
   close(): boolean {
@@ -137,6 +143,10 @@ export class VbdPlane implements DataPlane {
 
   idle(): boolean {
     return this.inFlight === 0;
+  }
+
+  private tellDrained(): void {
+    if (this.draining && this.inFlight === 0) this.link.post(DRAINED);
   }
 
   // --- Rings ---
@@ -157,7 +167,7 @@ export class VbdPlane implements DataPlane {
     let answered = false;
     let turns = 0;
     // While the device is full, or at a barrier, its next completion looks at the rings again.
-    while (this.barrier === null && this.pages < MAX_PAGES) {
+    while (this.barrier === null && this.pages < MAX_PAGES && !this.draining) {
       if (shared.available() === 0 && !shared.moreRequests()) break;
       if (turns++ === TURN) break;
       shared.take(this.entry);

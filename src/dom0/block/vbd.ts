@@ -9,15 +9,17 @@ import type { PlaneHandle, PlaneOpener } from '../backend/data-plane.ts';
 import {
   DeviceError,
   type FrontEnd,
+  type FrontEndNodes,
   type Nodes,
   XenbusDevice,
   type XenbusDriver,
 } from '../backend/xenbus-device.ts';
 import type { XenstoreClient } from '../xenstore/client.ts';
+import { ForkableDisk } from './forked-disk.ts';
 import type { DiskLimits, DiskQueue, IoScheduler } from './scheduler.ts';
-import type { BlockSource } from './source.ts';
+import type { BlockSource, RandomAccess } from './source.ts';
 import { MAX_INDIRECT_SEGMENTS } from './vbd-plane.ts';
-import { completion, DiskOp, Outcome, type VbdParameters } from './wire.ts';
+import { completion, DiskOp, DRAIN, DRAINED, Outcome, type VbdParameters } from './wire.ts';
 
 /** Pages of a ring: 2 to the power of this. */
 const MAX_RING_PAGE_ORDER = 4;
@@ -77,6 +79,7 @@ export class VirtualBlockDevice implements XenbusDriver {
   };
   private readonly host: BlockHost;
   private readonly queue: DiskQueue;
+  private source: BlockSource;
   private plane: PlaneHandle | null = null;
   private closing: Promise<void> | null = null;
   /** Requests at the source or on the way to it. */
@@ -84,11 +87,13 @@ export class VirtualBlockDevice implements XenbusDriver {
   /** Nothing is under way any more. */
   private onIdle: (() => void) | null = null;
   private ended: Promise<void> | null = null;
+  private onDrained: () => void = () => {};
 
-  /** Makes the device known to the guest. */
-  constructor(host: BlockHost, description: VbdDescription) {
+  /** Makes the device known to the guest. @param taken by a front end that is connected already (XenbusDevice) */
+  constructor(host: BlockHost, description: VbdDescription, taken: FrontEndNodes | null = null) {
     this.host = host;
     this.description = description;
+    this.source = description.source;
     const { domid, devid, vdev, cdrom, removable, readonly, params } = description;
     this.queue = host.scheduler.queue(domid, description.limits);
     const discard = this.offersDiscard;
@@ -126,6 +131,7 @@ export class VirtualBlockDevice implements XenbusDriver {
         },
       },
       this,
+      taken,
     );
   }
 
@@ -145,11 +151,17 @@ export class VirtualBlockDevice implements XenbusDriver {
     await this.end();
   }
 
+  /** The same disk for a fork of the domain, as it is now. The device is suspended. @param scratch for the fork */
+  forkSource(scratch: RandomAccess): BlockSource {
+    if (!(this.source instanceof ForkableDisk)) this.source = new ForkableDisk(this.source);
+    return (this.source as ForkableDisk).fork(scratch);
+  }
+
   // --- XenbusDriver ---
 
   async connect(front: FrontEnd): Promise<Nodes> {
-    const { description, host } = this;
-    const { domid, source, readonly, cdrom, removable, persistent } = description;
+    const { description, host, source } = this;
+    const { domid, readonly, cdrom, removable, persistent } = description;
     const protocol = front.read('protocol') ?? XEN_IO_PROTO_ABI_NATIVE;
     if (protocol !== XEN_IO_PROTO_ABI_X86_64)
       throw new DeviceError(`the front end speaks ${protocol.slice(0, 40)}`);
@@ -161,7 +173,10 @@ export class VirtualBlockDevice implements XenbusDriver {
       persistent: persistent === true && front.number('feature-persistent', 1, 0) === 1,
     };
     this.plane = await host.planes.open('vbd', domid, parameters, {
-      onMessage: (message) => this.serve(message as readonly number[]),
+      onMessage: (message) => {
+        if (message === DRAINED) this.onDrained();
+        else this.serve(message as readonly number[]);
+      },
       onFailure: (error) => this.device.fail(error.message),
     });
     return {
@@ -175,8 +190,21 @@ export class VirtualBlockDevice implements XenbusDriver {
     };
   }
 
+  async drain(): Promise<void> {
+    const { plane } = this;
+    if (!plane) return;
+    const drained = new Promise<void>((resolve) => {
+      this.onDrained = resolve;
+    });
+    plane.send(DRAIN);
+    // What waits for its turn has it now.
+    this.queue.startAll();
+    await drained;
+  }
+
   async disconnect(): Promise<void> {
     const { plane } = this;
+    this.onDrained();
     if (!plane) return;
     this.closing ??= plane.close().then(() => {
       this.plane = null;
@@ -190,7 +218,8 @@ export class VirtualBlockDevice implements XenbusDriver {
   // --- Requests ---
 
   private get offersDiscard(): boolean {
-    const { discard, readonly, source } = this.description;
+    const { source } = this;
+    const { discard, readonly } = this.description;
     return discard !== false && !readonly && !source.readonly && source.discardGranularity > 0;
   }
 
@@ -206,7 +235,8 @@ export class VirtualBlockDevice implements XenbusDriver {
       await new Promise<void>((resolve) => {
         this.onIdle = resolve;
       });
-    const { source, onError } = this.description;
+    const { source } = this;
+    const { onError } = this.description;
     try {
       if (!source.readonly) await source.flush();
       await source.close();
@@ -259,8 +289,7 @@ export class VirtualBlockDevice implements XenbusDriver {
     extent: number,
     bytes: number,
   ): Promise<void> {
-    const { source } = this.description;
-    const { statistics } = this;
+    const { source, statistics } = this;
     switch (op) {
       case DiskOp.read:
         statistics.reads++;

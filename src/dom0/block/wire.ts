@@ -17,6 +17,10 @@ export type DiskOp = (typeof DiskOp)[keyof typeof DiskOp];
 export const Outcome = { okay: 0, error: 1, unsupported: 2 } as const;
 export type Outcome = (typeof Outcome)[keyof typeof Outcome];
 
+/** Domain 0's thread: take no more requests. The data plane, when all that it took are answered. */
+export const DRAIN = 'drain';
+export const DRAINED = 'drained';
+
 export function completion(slot: number, outcome: Outcome): number {
   return slot * 4 + outcome;
 }

@@ -189,15 +189,17 @@ export class VifQueue {
       if (index > 0) continue;
       for (let extra = 0; extra < this.extras; extra++) answer(0, NETIF_RSP.NULL);
     }
+    // A guest that goes on sending looks for answers after each packet: then it need not be signalled at all.
+    tx.show();
     if (++this.untold >= UNTOLD_MAX) this.tell();
     else if (this.untold === 1) this.owner.onUntold();
   }
 
-  /** Shows the guest the answers that it has not seen. */
+  /** Tells the guest of answers, if it has not seen them by itself. */
   tell(): void {
     if (this.untold === 0) return;
     this.untold = 0;
-    if (this.tx.publish()) this.link.notify(this.description.txPort);
+    if (this.tx.awaited()) this.link.notify(this.description.txPort);
   }
 
   /** @returns its flags */

@@ -3,6 +3,7 @@ import type { PlaneHandle, PlaneOpener } from '../backend/data-plane.ts';
 import {
   DeviceError,
   type FrontEnd,
+  type FrontEndNodes,
   type Nodes,
   XenbusDevice,
   type XenbusDriver,
@@ -54,8 +55,8 @@ export class VirtualInterface implements XenbusDriver {
   private readonly asked = new Map<number, (statistics: VifStatistics) => void>();
   private lastAsked = 0;
 
-  /** Makes the interface known to the guest. */
-  constructor(host: VifHost, description: VifDescription) {
+  /** Makes the interface known to the guest. @param taken by a front end that is connected already (XenbusDevice) */
+  constructor(host: VifHost, description: VifDescription, taken: FrontEndNodes | null = null) {
     this.host = host;
     this.description = description;
     const { domid, devid, mac, bridge, ips, rate, mtu, vifname } = description;
@@ -88,6 +89,7 @@ export class VirtualInterface implements XenbusDriver {
         },
       },
       this,
+      taken,
     );
   }
 

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { XS } from '../../xen/public/xs_wire.ts';
 import { XenstoreClient } from './client.ts';
 import { type Permission, Right } from './permissions.ts';
-import { type Connection, decodeMessages, encodeMessage, payloadStrings } from './protocol.ts';
+import { Connection, decodeMessages, encodeMessage, payloadStrings } from './protocol.ts';
 import { TestClient } from './testing.ts';
 import { toBytes, toText } from './text.ts';
 import { Xenstore } from './xenstore.ts';
@@ -32,7 +32,7 @@ describe('the connection of a fork', () => {
     const { dom0, guest } = setUp();
     guest.ask(XS.WATCH, 'cpu\0token\0');
     guest.take();
-    const fork = guest.connection.fork(2);
+    const fork = Connection.of(guest.connection.store, 2, guest.connection.state());
     let outputs = 0;
     fork.onOutput = () => outputs++;
     expect(events(fork)).toEqual([]);
@@ -53,7 +53,7 @@ describe('the connection of a fork', () => {
     connection.receive(encodeMessage(XS.READ, 6, 0, toBytes('cpu\0')));
     const before = connection.take(5);
     connection.receive(request.subarray(0, 10));
-    const fork = connection.fork(2);
+    const fork = Connection.of(connection.store, 2, connection.state());
     const rest = fork.take(1 << 20);
     const [answer] = decodeMessages(Uint8Array.of(...before, ...rest)).messages;
     // That one was answered for the first domain, before the fork.

@@ -35,6 +35,15 @@ export function encodeMessage(
   return bytes;
 }
 
+/** A connection as plain data: bytes on their way from and to the guest, and its watches (path, token). */
+export interface ConnectionState {
+  readonly input: Uint8Array;
+  readonly output: Uint8Array;
+  /** The guest broke the protocol. */
+  readonly broken: boolean;
+  readonly watches: readonly (readonly [path: string, token: string])[];
+}
+
 export class Connection implements Watcher {
   readonly store: Xenstore;
   readonly caller: Caller;
@@ -94,17 +103,31 @@ export class Connection implements Watcher {
     else this.pushEvent(path, token);
   }
 
-  /**
-   * The connection of a domain that is a fork of this one's: with the same watches, and with the same bytes on their
-   * way in both directions. There must be no open transactions: those cannot be doubled.
-   */
-  fork(domid: number): Connection {
-    const fork = new Connection(this.store, domid);
-    fork.input = this.input.slice();
-    if (this.output.bytes > 0) fork.output.push(this.output.remaining());
-    fork.broken = this.broken;
-    this.store.watches.fork(this, fork);
-    return fork;
+  /** What the other side counts on. There must be no open transactions: those cannot be doubled. */
+  state(): ConnectionState {
+    return {
+      input: this.input.slice(),
+      output: this.output.remaining(),
+      broken: this.broken,
+      watches: this.store.watches.list(this),
+    };
+  }
+
+  /** The connection of a domain that comes from a fork or a file, and does not know it. */
+  static of(store: Xenstore, domid: number, { input, output, broken, watches }: ConnectionState): Connection {
+    const connection = new Connection(store, domid);
+    connection.input = Uint8Array.from(input);
+    connection.broken = broken;
+    if (output.length > 0) connection.output.push(output);
+    for (const [path, token] of watches) {
+      try {
+        store.watches.add(connection, path, token, store.quota.watches);
+      } catch (error) {
+        // What cannot be watched here is not.
+        if (!(error instanceof XenstoreError)) throw error;
+      }
+    }
+    return connection;
   }
 
   /** Ends all its transactions and watches, as if it had just been made. */

@@ -82,10 +82,10 @@ export class WatchTable {
     this.byWatcher.delete(watcher);
   }
 
-  /** Gives a watcher the watches of another one, of a domain that it is a fork of. They do not fire for that. */
-  fork(from: Watcher, to: Watcher): void {
-    for (const { path, token, strip } of this.byWatcher.get(from)?.values() ?? [])
-      this.add(to, strip === 0 ? path : path.slice(strip), token, Number.POSITIVE_INFINITY);
+  /** A watcher's watches: path as it was given, and token. To be added for another one; they do not fire for that. */
+  list(watcher: Watcher): [path: string, token: string][] {
+    const own = this.byWatcher.get(watcher)?.values() ?? [];
+    return [...own].map(({ path, token, strip }) => [path.slice(strip), token]);
   }
 
   /** How many watches a watcher has. */

@@ -191,7 +191,7 @@ async function writeAll(file: Pick<FileHandle, 'write'>, bytes: Uint8Array, at: 
 }
 
 /** Writes a file aside and puts it in its place when it is complete. */
-async function replaceFile(path: string, write: (file: FileHandle) => Promise<void>): Promise<void> {
+export async function replaceFile(path: string, write: (file: FileHandle) => Promise<void>): Promise<void> {
   const aside = `${path}.${randomBytes(4).toString('hex')}.tmp`;
   try {
     await mkdir(dirname(path), { recursive: true });

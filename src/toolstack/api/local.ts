@@ -13,6 +13,8 @@ import { parseAffinity, together } from '../affinity.ts';
 import type { ImageOptions } from '../images/index.ts';
 import { Machine, maxDomainMemory, type StartPcpu } from '../machine.ts';
 import type { DomainEnd } from '../running-domain.ts';
+import { RecordReader } from '../saved/format.ts';
+import { readHead } from '../saved/head.ts';
 import { dumpCore } from './core-dump.ts';
 import * as devices from './domain-devices.ts';
 import { ToolstackError } from './errors.ts';
@@ -38,6 +40,8 @@ import {
   type ConsoleViewer,
   DOMAIN_0,
   type Replay,
+  type RestoreOptions,
+  type SaveOptions,
   type Toolstack,
 } from './toolstack.ts';
 
@@ -198,6 +202,45 @@ export class LocalToolstack implements Toolstack {
     if (!paused) for (const { running } of forks) await this.ask(() => running.unpause());
     const numbers = new Set(forks.map(({ id }) => id));
     return (await this.list()).filter((info) => numbers.has(info.domid));
+  }
+
+  async save(domid: number, path: string, options: SaveOptions = {}): Promise<void> {
+    const domain = this.need(domid);
+    const { after = 'destroy', config = null } = options;
+    await this.ask(() => domain.use(() => domain.save(path, config, this.options.version)));
+    this.note(`Domain ${domid} (${domain.name}) saved to ${path}`);
+    if (after === 'destroy') await this.remove(domain);
+    else await this.ask(() => domain.goOn(after === 'pause'));
+  }
+
+  async restore(
+    path: string,
+    { paused = false, config: given = null }: RestoreOptions = {},
+  ): Promise<DomainInfo> {
+    const reader = await RecordReader.open(path);
+    try {
+      const head = await readHead(reader);
+      const config = { ...(given ?? head.config), uuid: head.uuid };
+      this.takeName(config.name);
+      try {
+        if (this.stopped) throw new ToolstackError('failed', 'the machine is being switched off');
+        this.checkUuid(config);
+        const pages = head.domain.pages.reduce((sum, [, count]) => sum + count, 0);
+        await this.checkRoom({ ...config, memory: pages * 4 });
+        const domain = await this.ask(() =>
+          ManagedDomain.restore(this.machine, config, head, reader, this.messages),
+        );
+        this.enter(domain, `restored from ${path}`);
+        if (!paused) await this.ask(() => domain.running.unpause());
+        return await this.domain(domain.id);
+      } catch (error) {
+        if (![...this.domains.values()].some(({ name }) => name === config.name))
+          this.names.delete(config.name);
+        throw error;
+      }
+    } finally {
+      await reader.close();
+    }
   }
 
   async destroy(domid: number): Promise<void> {

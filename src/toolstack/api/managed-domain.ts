@@ -1,6 +1,7 @@
 /** A domain of the toolstack's: what it is made of, what it is called, its console, and what became of it. */
 import { Symbols } from '../../dom0/builder/symbols.ts';
 import { domainPath } from '../../dom0/xenstore/path.ts';
+import type { SavedDomain } from '../../xen/domain-save.ts';
 import type { DomainInfo as ControlInfo } from '../../xen/domctl.ts';
 import { parseAffinity } from '../affinity.ts';
 import { vifText, withAbsoluteFiles } from '../config/device-text.ts';
@@ -9,9 +10,14 @@ import { parseShareSpec } from '../devices/share-spec.ts';
 import type { Guest } from '../guest.ts';
 import type { Machine } from '../machine.ts';
 import { parseForward } from '../net/forward-spec.ts';
+import { forkBridge } from '../net/net-service.ts';
 import { parseVifSpec } from '../net/vif-spec.ts';
 import { type DomainEnd, type DomainEvents, type DomainOptions, RunningDomain } from '../running-domain.ts';
+import { readContents, writeContents } from '../saved/contents.ts';
+import { type RecordReader, RecordWriter } from '../saved/format.ts';
+import { headRecord, type SavedHead } from '../saved/head.ts';
 import { ConsoleHub } from './console-hub.ts';
+import { replaceFile } from './core-dump.ts';
 import type { MessageLog } from './message-log.ts';
 import type { Action, DomainConfig, DomainInfo, ShutdownReason } from './model.ts';
 import { SHUTDOWN_REASONS } from './names.ts';
@@ -21,6 +27,12 @@ const LEAST_LIFE = 1000;
 /** A life shorter than this is a short one, ms; so many of them after each other, and there is no further one. */
 const SHORT_LIFE = 10_000;
 const SHORT_LIVES = 5;
+
+/** What is known of the guest in a domain. A kernel of which no file is at hand is null. */
+interface GuestFacts {
+  readonly usesEmergencyConsole: boolean;
+  readonly kernel: Guest['kernel'] | null;
+}
 
 export class ManagedDomain {
   readonly running: RunningDomain;
@@ -36,14 +48,14 @@ export class ManagedDomain {
   /** Short lives before this one, without a longer one in between. */
   shortLives = 0;
   private readonly machine: Machine;
-  private readonly guest: Guest;
+  private readonly guest: GuestFacts;
   /** Work that needs its memory to stay: it is not destroyed before that has ended. */
   private readonly using = new Set<Promise<unknown>>();
 
   private constructor(
     machine: Machine,
     config: DomainConfig,
-    guest: Guest,
+    guest: GuestFacts,
     running: RunningDomain,
     hub: ConsoleHub,
   ) {
@@ -90,7 +102,74 @@ export class ManagedDomain {
     named(running.id);
     hub.connect(running);
     machine.store.write(`/vm/${running.uuid}/start_time`, (Date.now() / 1000).toFixed(2));
-    return new ManagedDomain(machine, { ...this.config, name, uuid: null }, guest, running, hub);
+    const vifs = this.config.vifs.map((text) =>
+      onBridge(text, forkBridge(parseVifSpec(text).bridge, running.id)),
+    );
+    const config = { ...this.config, name, uuid: null, vifs, forwards: [] };
+    return new ManagedDomain(machine, config, guest, running, hub);
+  }
+
+  /**
+   * Writes it into a file (saved/format.ts), and leaves it standing, for {@link goOn} or {@link destroy}.
+   * @param config what it is made of when it is restored; null: what it is made of now
+   * @throws ToolstackError failed: the file cannot be written; and what RunningDomain.save throws. It goes on then.
+   */
+  async save(path: string, config: DomainConfig | null, version: string): Promise<void> {
+    try {
+      await replaceFile(path, async (file) => {
+        const writer = new RecordWriter(file);
+        await writer.begin();
+        await this.running.save(async (connections, domain, bytes) => {
+          const { kind, bytes: head } = headRecord({
+            xenolith: version,
+            saved: new Date().toISOString(),
+            config: { ...(config ?? this.config), name: config?.name ?? this.name },
+            uuid: this.running.uuid,
+            usesEmergencyConsole: this.guest.usesEmergencyConsole,
+            connections,
+            domain: domain as SavedHead['domain'],
+          });
+          await writer.add(kind, head);
+          await writeContents(writer, domain, bytes);
+          await writer.end();
+        });
+      });
+    } catch (error) {
+      await this.running.goOn();
+      throw error;
+    }
+  }
+
+  /** Goes on after {@link save}. @param paused stays paused */
+  async goOn(paused: boolean): Promise<void> {
+    if (paused) await this.machine.control.pauseDomain(this.id);
+    await this.running.goOn();
+  }
+
+  /** Makes a domain of a saved one, and leaves it paused. @throws ToolstackError invalid; what RunningDomain throws */
+  static async restore(
+    machine: Machine,
+    config: DomainConfig,
+    head: SavedHead,
+    reader: RecordReader,
+    log: MessageLog,
+  ): Promise<ManagedDomain> {
+    const hub = new ConsoleHub();
+    const guest: GuestFacts = { usesEmergencyConsole: head.usesEmergencyConsole, kernel: null };
+    const { events, named } = eventsOf(guest, hub, log);
+    const { connections, uuid } = head;
+    const domain = head.domain as SavedDomain;
+    const running = await RunningDomain.restore(
+      machine,
+      { domain, connections, uuid, name: config.name },
+      devicesOf(config),
+      events,
+      (bytes) => readContents(reader, domain, bytes),
+    );
+    named(running.id);
+    hub.connect(running);
+    machine.store.write(`/vm/${running.uuid}/start_time`, (Date.now() / 1000).toFixed(2));
+    return new ManagedDomain(machine, config, guest, running, hub);
   }
 
   get id(): number {
@@ -182,7 +261,8 @@ export class ManagedDomain {
   async crashText(end: DomainEnd): Promise<string> {
     const why = end.crashReason ?? 'the guest itself reported it (a kernel panic)';
     const dump = await this.running.crashDump();
-    const symbols = Symbols.ofKernel(this.guest.kernel.elf);
+    const { kernel } = this.guest;
+    const symbols = kernel && Symbols.ofKernel(kernel.elf);
     return `Domain ${this.id} (${this.name}) crashed: ${why}\n${(symbols?.annotate(dump) ?? dump).trimEnd()}`;
   }
 
@@ -209,9 +289,15 @@ export class ManagedDomain {
   }
 }
 
+/** An interface's configuration, on another bridge. */
+function onBridge(text: string, bridge: string): string {
+  const others = text.split(',').filter((part) => !/^\s*bridge\s*=/.test(part) && part.trim() !== '');
+  return [...others, `bridge=${bridge}`].join(',');
+}
+
 /** Where what a domain prints goes. `named` tells the number that it got. */
 function eventsOf(
-  guest: Guest,
+  guest: GuestFacts,
   hub: ConsoleHub,
   log: MessageLog,
 ): { events: DomainEvents; named: (domid: number) => void } {

@@ -3,7 +3,15 @@
  * checks, and what its OpenAPI description says are all made of these.
  */
 import { type Static, type TSchema, Type } from '@sinclair/typebox';
-import { ACTIONS, ERROR_CODES, EVENTS, NAME_PATTERN, SHUTDOWN_REASONS, TRIGGERS } from './names.ts';
+import {
+  ACTIONS,
+  ERROR_CODES,
+  EVENTS,
+  NAME_PATTERN,
+  SAVED_FATES,
+  SHUTDOWN_REASONS,
+  TRIGGERS,
+} from './names.ts';
 
 /** One of several strings. */
 function oneOf<const T extends readonly string[]>(values: T, description: string) {
@@ -230,6 +238,9 @@ export type DomainScheduling = Static<typeof DomainScheduling>;
 
 export const Trigger = oneOf(TRIGGERS, 'What a domain is sent (xl(1), trigger).');
 export type Trigger = Static<typeof Trigger>;
+
+export const SavedFate = oneOf(SAVED_FATES, 'What becomes of a domain that was saved.');
+export type SavedFate = Static<typeof SavedFate>;
 
 export const DomainEvent = Type.Object(
   {

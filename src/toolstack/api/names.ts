@@ -22,6 +22,9 @@ export const SHUTDOWN_REASONS = ['poweroff', 'reboot', 'suspend', 'crash', 'watc
 /** What a domain can be sent (xl(1), trigger). */
 export const TRIGGERS = ['nmi', 'reset', 'init', 'power', 'sleep', 's3resume'] as const;
 
+/** What becomes of a domain that was saved. */
+export const SAVED_FATES = ['destroy', 'continue', 'pause'] as const;
+
 export const EVENTS = ['created', 'shutdown', 'destroyed', 'renamed'] as const;
 
 export const ERROR_CODES = [

@@ -18,7 +18,14 @@ import type {
   VifInfo,
 } from './model.ts';
 import { ERROR_CODES } from './names.ts';
-import type { ConsoleConnection, ConsoleViewer, Replay, Toolstack } from './toolstack.ts';
+import type {
+  ConsoleConnection,
+  ConsoleViewer,
+  Replay,
+  RestoreOptions,
+  SaveOptions,
+  Toolstack,
+} from './toolstack.ts';
 
 /** Where a daemon is: a Unix socket, or an address and the token for it. */
 export type Endpoint = { readonly socketPath: string } | { readonly url: string; readonly token: string };
@@ -76,6 +83,14 @@ export class RemoteToolstack implements Toolstack {
 
   fork(domid: number, count = 1, paused = false): Promise<DomainInfo[]> {
     return this.call('POST', path(domid, 'fork'), { count, paused });
+  }
+
+  save(domid: number, file: string, options: SaveOptions = {}): Promise<void> {
+    return this.send('POST', path(domid, 'save'), { path: file, ...options });
+  }
+
+  restore(file: string, options: RestoreOptions = {}): Promise<DomainInfo> {
+    return this.call('POST', '/v1/restore', { path: file, ...options });
   }
 
   destroy(domid: number): Promise<void> {

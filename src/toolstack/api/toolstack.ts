@@ -14,6 +14,7 @@ import type {
   DomainInfo,
   DomainScheduling,
   HostInfo,
+  SavedFate,
   SchedulerParameters,
   Trigger,
   VcpuInfo,
@@ -41,6 +42,20 @@ export interface ConsoleConnection {
 /** What a viewer sees of what was printed before: all that is kept, what nobody has seen yet, or nothing. */
 export type Replay = 'all' | 'unread' | 'none';
 
+export interface SaveOptions {
+  /** What becomes of the domain then (`destroy`). */
+  readonly after?: SavedFate;
+  /** What it is made of when it is restored; null or left out: what it is made of now. */
+  readonly config?: DomainConfig | null;
+}
+
+export interface RestoreOptions {
+  /** Does not let it run yet. */
+  readonly paused?: boolean;
+  /** What it is made of; null or left out: what the file says. */
+  readonly config?: DomainConfig | null;
+}
+
 export interface Toolstack {
   host(): Promise<HostInfo>;
   /** Messages of the hypervisor, the newest last. @param clear forgets them after that */
@@ -61,6 +76,17 @@ export interface Toolstack {
    * @returns the copies
    */
   fork(domid: number, count?: number, paused?: boolean): Promise<DomainInfo[]>;
+  /**
+   * Writes a domain into a file, from which it can be restored, here or on another machine. It is destroyed after that,
+   * unless it is asked to go on. @param path absolute; a file that is there is replaced when the new one is complete
+   * @throws ToolstackError busy, invalid: it cannot be saved; failed: the file cannot be written. It goes on then.
+   */
+  save(domid: number, path: string, options?: SaveOptions): Promise<void>;
+  /**
+   * Makes a domain of a saved one: it goes on where it was. @param path absolute
+   * @throws ToolstackError invalid: the file is damaged, or none; exists (its name, its UUID); no-memory
+   */
+  restore(path: string, options?: RestoreOptions): Promise<DomainInfo>;
   destroy(domid: number): Promise<void>;
   /** Asks the guest to go down; it does so when it likes, or never. */
   shutdown(domid: number, how?: 'poweroff' | 'reboot'): Promise<void>;

@@ -11,6 +11,7 @@ import {
   DomainInfo,
   DomainScheduling,
   HostInfo,
+  SavedFate,
   SchedulerParameters,
   Trigger,
   VcpuInfo,
@@ -52,6 +53,7 @@ export interface Route {
 }
 
 const nothing = Type.Object({});
+const AbsolutePath = Type.String({ pattern: '^/', maxLength: 4096, description: 'Absolute.' });
 const object = <T extends Parameters<typeof Type.Object>[0]>(properties: T) =>
   Type.Object(properties, { additionalProperties: false });
 
@@ -169,6 +171,30 @@ export const ROUTES: readonly Route[] = [
     }),
     reply: Type.Array(DomainInfo),
     run: ({ toolstack, params, body }) => toolstack.fork(params.domid, body.count, body.paused),
+  }),
+  route({
+    method: 'POST',
+    path: '/v1/domains/{domid}/save',
+    summary: 'Writes a domain into a file of the daemon’s host, from which it can be restored',
+    params: domain,
+    body: object({
+      path: AbsolutePath,
+      after: Type.Optional(SavedFate),
+      config: Type.Optional(Type.Union([DomainConfig, Type.Null()])),
+    }),
+    run: ({ toolstack, params, body: { path, ...options } }) => toolstack.save(params.domid, path, options),
+  }),
+  route({
+    method: 'POST',
+    path: '/v1/restore',
+    summary: 'Makes a domain of a saved one',
+    body: object({
+      path: AbsolutePath,
+      paused: Flag('It does not run yet.'),
+      config: Type.Optional(Type.Union([DomainConfig, Type.Null()])),
+    }),
+    reply: DomainInfo,
+    run: ({ toolstack, body: { path, ...options } }) => toolstack.restore(path, options),
   }),
   route({
     method: 'GET',
@@ -353,7 +379,7 @@ export const ROUTES: readonly Route[] = [
     path: '/v1/domains/{domid}/dump-core',
     summary: 'Writes a core dump into a file of the daemon’s host',
     params: domain,
-    body: object({ path: Type.String({ pattern: '^/', maxLength: 4096, description: 'Absolute.' }) }),
+    body: object({ path: AbsolutePath }),
     run: ({ toolstack, params, body }) => toolstack.dumpCore(params.domid, body.path),
   }),
 ];

@@ -116,6 +116,8 @@ describe("the daemon's interface", () => {
       ['sysrq', 1, 'h'],
       ['trigger', 1, 'nmi', 0],
       ['dumpCore', 1, '/tmp/core'],
+      ['save', 1, '/tmp/saved', { after: 'continue' }],
+      ['restore', '/tmp/saved', { paused: true }],
     ];
     for (const [method, ...args] of calls) {
       const call = (remote as unknown as Record<string, (...args: unknown[]) => Promise<unknown>>)[method]!;
@@ -165,6 +167,8 @@ describe("the daemon's interface", () => {
     ['PUT', '/v1/domains/1/vcpus', '{"count":0}', 400, 'body/count'],
     ['PATCH', '/v1/domains/1/scheduling', '{}', 400, 'body'],
     ['POST', '/v1/domains/1/dump-core', '{"path":"core"}', 400, 'body/path'],
+    ['POST', '/v1/domains/1/save', '{"path":"/a","after":"explode"}', 400, 'body/after'],
+    ['POST', '/v1/restore', '{"path":"a"}', 400, 'body/path'],
     ['POST', '/v1/domains/1/shutdown', `{"how":"${'x'.repeat(2 << 20)}"}`, 400, 'more than'],
     ['GET', '/v1/domains/1/console', undefined, 404, 'nothing there'],
   ])('refuses %s %s (%#)', async (method, path, body, status, said) => {

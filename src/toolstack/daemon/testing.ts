@@ -63,6 +63,7 @@ export function fakeToolstack(): FakeToolstack {
     domain: INFO,
     create: INFO,
     fork: [INFO],
+    restore: INFO,
     configuration: CONFIG,
     log: '(XEN) hello\n',
     wait: { kind: 'destroyed', domid: 1, name: 'a', reason: null },

@@ -1,6 +1,10 @@
 /** The disks of a machine's domains: opens what they are made of, attaches them, takes them away. */
-import { dirname, isAbsolute, resolve } from 'node:path';
+import { randomBytes } from 'node:crypto';
+import { rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, isAbsolute, join, resolve } from 'node:path';
 import type { PlaneOpener } from '../../dom0/backend/data-plane.ts';
+import type { FrontEndNodes } from '../../dom0/backend/xenbus-device.ts';
 import { MemoryOverlay } from '../../dom0/block/memory-overlay.ts';
 import { Qcow2Disk } from '../../dom0/block/qcow2.ts';
 import { IoScheduler } from '../../dom0/block/scheduler.ts';
@@ -43,6 +47,8 @@ export class DiskService {
   /** Takes a line about something that went wrong on the host. */
   report: (text: string) => void = () => {};
   private readonly files = new Map<string, Use>();
+  /** Those whose contents are nowhere but in this process. */
+  private readonly volatile = new WeakSet<VirtualBlockDevice>();
   /** By domain and number; null: it is being opened. */
   private readonly devices = new Map<number, Map<number, VirtualBlockDevice | null>>();
 
@@ -58,8 +64,15 @@ export class DiskService {
     };
   }
 
-  /** Gives a domain a disk. @throws DiskError */
-  async attach(domid: number, spec: DiskSpec): Promise<VirtualBlockDevice> {
+  /**
+   * Gives a domain a disk.
+   * @param taken by a front end that is connected already (XenbusDevice) @throws DiskError
+   */
+  async attach(
+    domid: number,
+    spec: DiskSpec,
+    taken: FrontEndNodes | null = null,
+  ): Promise<VirtualBlockDevice> {
     const { vdev, devid, readonly, cdrom, removable, discard, limits, target } = spec;
     const own = this.devices.get(domid) ?? new Map<number, VirtualBlockDevice | null>();
     if (own.has(devid)) throw new DiskError(`the domain has a disk ${vdev} already`);
@@ -76,29 +89,83 @@ export class DiskService {
       await source.close();
       throw new DiskError(`domain ${domid} is gone`);
     }
-    let reports = 0;
-    const device = new VirtualBlockDevice(this.host, {
-      domid,
-      devid,
-      vdev,
-      source,
-      readonly: readonly || source.readonly,
-      cdrom,
-      removable,
-      discard,
-      limits,
-      ...(target === null ? {} : { params: target }),
-      onError: (error) => {
-        reports++;
-        if (reports > MAX_REPORTS) return;
-        const last = reports === MAX_REPORTS ? ' (further errors are not told)' : '';
-        this.report(
-          `disk ${vdev} of domain ${domid}: ${error instanceof Error ? error.message : error}${last}`,
-        );
+    const device = new VirtualBlockDevice(
+      this.host,
+      {
+        domid,
+        devid,
+        vdev,
+        source,
+        readonly: readonly || source.readonly,
+        cdrom,
+        removable,
+        discard,
+        limits,
+        ...(target === null ? {} : { params: target }),
+        onError: this.reporter(domid, vdev),
       },
-    });
+      taken,
+    );
     own.set(devid, device);
+    if (volatile(spec)) this.volatile.add(device);
+    if (taken !== null && !(await device.device.settled()))
+      throw new DiskError(`disk ${vdev}: the guest's connection to it cannot be taken up again`);
     return device;
+  }
+
+  /** Leaves a domain's rings alone, with every request answered that was taken (XenbusDevice). */
+  async suspend(domid: number): Promise<void> {
+    await Promise.all(this.list(domid).map(({ device }) => device.suspend()));
+  }
+
+  async resume(domid: number): Promise<void> {
+    await Promise.all(this.list(domid).map(({ device }) => device.resume()));
+  }
+
+  /** Gives a fork disks that are what the suspended ones of its parent are now. @throws DiskError */
+  async fork(parent: number, child: number): Promise<void> {
+    const own = new Map<number, VirtualBlockDevice | null>();
+    this.devices.set(child, own);
+    for (const device of this.list(parent)) {
+      const { description } = device;
+      const taken = device.device.frontEndNodes();
+      const source = device.forkSource(await this.scratch());
+      const { devid, vdev } = description;
+      const fork = new VirtualBlockDevice(
+        this.host,
+        { ...description, domid: child, source, onError: this.reporter(child, vdev) },
+        taken,
+      );
+      own.set(devid, fork);
+      this.volatile.add(fork);
+      if (taken !== null && !(await fork.device.settled()))
+        throw new DiskError(`disk ${vdev}: the guest's connection to it cannot be taken up again`);
+    }
+  }
+
+  /** A disk of the domain's whose contents are nowhere but in this process; null: there is none. */
+  volatileDisk(domid: number): string | null {
+    return this.list(domid).find((device) => this.volatile.has(device))?.description.vdev ?? null;
+  }
+
+  private reporter(domid: number, vdev: string): (error: unknown) => void {
+    let reports = 0;
+    return (error) => {
+      reports++;
+      if (reports > MAX_REPORTS) return;
+      const last = reports === MAX_REPORTS ? ' (further errors are not told)' : '';
+      this.report(
+        `disk ${vdev} of domain ${domid}: ${error instanceof Error ? error.message : error}${last}`,
+      );
+    };
+  }
+
+  /** A file without a name: it is gone when it is closed, or the process ends. */
+  private async scratch(): Promise<RandomAccess> {
+    const path = join(tmpdir(), `xenolith-fork-${randomBytes(8).toString('hex')}`);
+    const file = await DiskFile.open(path, false, true);
+    await rm(path);
+    return file;
   }
 
   /**
@@ -281,6 +348,11 @@ class ClaimedFile implements RandomAccess {
     this.released = null;
     await this.file.close();
   }
+}
+
+/** What is written to it is in memory only. */
+function volatile({ overlay, target, readonly }: DiskSpec): boolean {
+  return overlay === 'memory' || (overlay === null && !readonly && /^memory:/.test(target ?? ''));
 }
 
 /** The name of a backing file, as its image has it: beside the image, unless it says where it is. */

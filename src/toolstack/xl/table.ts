@@ -202,6 +202,30 @@ export const COMMANDS: readonly Command[] = [
     load: async () => (await lives()).trigger,
   },
   {
+    name: 'save',
+    summary: 'Saves a domain into a file, and ends it',
+    synopsis: '[options] DOMAIN FILE [CONFIGFILE]',
+    help: `-c                      Lets the domain go on.
+-p                      Leaves the domain paused.
+CONFIGFILE is what it is made of when it is restored.`,
+    short: 'cp',
+    operands: 2,
+    changes: true,
+    load: async () => (await import('./commands/saved.ts')).save,
+  },
+  {
+    name: 'restore',
+    summary: 'Makes a domain of a saved one',
+    synopsis: '[options] [CONFIGFILE] FILE',
+    help: `-p                      Leaves the domain paused.
+-c                      Connects to its console.
+-d, -e                  Are accepted, and have no effect.`,
+    short: 'pcdeVA',
+    operands: 1,
+    changes: true,
+    load: async () => (await import('./commands/saved.ts')).restore,
+  },
+  {
     name: 'dump-core',
     summary: "Writes a domain's state and memory into a file",
     synopsis: 'DOMAIN [FILE]',

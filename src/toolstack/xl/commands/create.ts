@@ -48,6 +48,13 @@ export const configUpdate: Run = async (context, args) => {
   await (await context.toolstack()).setConfiguration(domid, config);
 };
 
+/** What a file says. */
+export function readConfigFile(context: XlContext, file: string): DomainConfig {
+  const { config, warnings } = readDomainConfig([{ text: read(file), name: file }], context.cwd);
+  for (const warning of warnings) context.err(`WARNING: ${warning}\n`);
+  return config;
+}
+
 /** What a file, and words such as key=value, say. */
 function readConfig(
   context: XlContext,
