@@ -15,6 +15,7 @@ export class TapError extends Error {}
 const FRAME_MAX = 65_507;
 /** Milliseconds until socat must have attached. */
 const PATIENCE = 10_000;
+const SOCKET_BUFFER = 4 << 20;
 const LOOPBACK = '127.0.0.1';
 const CONNECTED = /successfully connected from local address AF=2 127\.0\.0\.1:(\d+)/;
 const READY = /starting data transfer loop/;
@@ -45,6 +46,8 @@ export class Tap {
     const socket = createSocket('udp4');
     await new Promise<void>((resolve) => socket.bind(0, LOOPBACK, resolve));
     const { port } = socket.address();
+    // As much as the host allows: a burst from there comes faster than we may have time for.
+    socket.setRecvBufferSize(SOCKET_BUFFER);
     // A device that is there may be ours to use, but not to switch on.
     const up = existsSync(`/sys/class/net/${name}`) ? '' : ',iff-up';
     const child = spawn(
