@@ -10,7 +10,7 @@
  *
  * Scheduler virtual time (SVT) is the smallest A of those that are runnable. Who wakes starts no earlier than there,
  * so that nobody saves up time by sleeping. All promises follow from this one invariant: the E of a runnable entry
- * is never more than (C / MCU + 1) * m ahead of the smallest one.
+ * is never more than (C / MCU + 1) * m ahead of the smallest one, but for what others did for it (owe).
  *
  * Nothing here reads a clock: time goes by only in {@link Bvt.advance} (the current entry ran) and {@link Bvt.skip}
  * (no entry did). Virtual times are kept small by subtracting from all of them at once (`rebase`), so that
@@ -23,6 +23,8 @@ export const MCU = 100_000;
 export const DEFAULT_ALLOWANCE = 5_000_000;
 /** Scheduler virtual time at which all virtual times are moved back. */
 const REBASE_AT = 2 ** 36;
+/** For how much of what others did for an entry it stands behind the rest, ns. */
+const OWED_MAX = 100_000_000;
 /** MCUs that are counted from one waking on. */
 const MANY_UNITS = 2 ** 20;
 
@@ -69,6 +71,8 @@ export class BvtEntry<T> {
    */
   ran = 0;
   charged = 0;
+  /** ns that others worked for it and that are not charged yet: less than an MCU. */
+  owed = 0;
   /** `ran` when it was dispatched, and when that was, as a number in sequence. */
   ranBefore = 0;
   dispatch = 0;
@@ -244,6 +248,21 @@ export class Bvt<T> {
     }
     this.at = now;
     this.follow();
+  }
+
+  /**
+   * Others worked for an entry: it is charged as if it had run, whether it is runnable or not. Up to a limit, because
+   * nobody may have missed that time.
+   */
+  owe(entry: BvtEntry<T>, time: number): void {
+    entry.owed += time;
+    const units = Math.floor(entry.owed / this.mcu);
+    if (units === 0) return;
+    entry.owed -= units * this.mcu;
+    const { mcuAdvance } = entry.parameters;
+    const most = this.svt + ((this.allowance + OWED_MAX) / this.mcu) * mcuAdvance;
+    const avt = Math.max(entry.avt, this.svt) + units * mcuAdvance;
+    entry.avt = Math.max(entry.avt, Math.min(avt, most));
   }
 
   /** Until now no entry ran. */

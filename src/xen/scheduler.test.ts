@@ -86,6 +86,37 @@ describe('the scheduler', () => {
     }
   });
 
+  it('charges a domain for what is done for it while no guest runs', () => {
+    const run = new Run();
+    const [served, other] = [names(1), names(1)];
+    run.wake(...served.vcpus, ...other.vcpus);
+    // For each 3 ms of the guests there is 1 ms of work for one of them.
+    for (let round = 0; round < 1000; round++) {
+      run.until(run.now + 3 * MS);
+      run.scheduler.pause(run.now);
+      run.scheduler.served(served.domain, MS);
+      run.now += MS;
+      run.scheduler.resume(run.now);
+    }
+    expect(run.of(...other.vcpus) / (2000 * MS)).toBeCloseTo(1, 1);
+    expect(run.of(...served.vcpus) / (1000 * MS)).toBeCloseTo(1, 1);
+  });
+
+  it('lets a domain make up for it only within limits', () => {
+    const run = new Run();
+    const [served, other] = [names(1), names(1)];
+    run.wake(...other.vcpus);
+    run.until(10 * MS);
+    // Work for one that sleeps, for a minute in which nobody else wanted the processor.
+    run.scheduler.pause(run.now);
+    for (let second = 0; second < 60; second++) run.scheduler.served(served.domain, 1000 * MS);
+    run.scheduler.resume(run.now);
+    run.wake(...served.vcpus);
+    run.until(run.now + 1000 * MS);
+    expect(run.of(...served.vcpus)).toBeGreaterThan(430 * MS);
+    expect(run.of(...served.vcpus)).toBeLessThan(470 * MS);
+  });
+
   it('charges nobody for time in which no guest runs', () => {
     const run = new Run();
     const [a, b] = [names(1), names(1)];

@@ -6,7 +6,7 @@
  * they wait for each other: one that spins until another has answered should not do so for a whole allowance.
  *
  * Time that passes while no guest runs (requests from Domain 0, an idle machine) is charged to nobody: only the time
- * between `resume` and `pause` counts.
+ * between `resume` and `pause` counts, and what is said to be work for a domain (`served`).
  */
 import { Bvt, type BvtEntry, type BvtParameters } from './bvt.ts';
 import type { EntryView } from './bvt-balance.ts';
@@ -173,6 +173,11 @@ export class Scheduler {
   pause(now: number): void {
     this.account(now);
     this.running = false;
+  }
+
+  /** The machine worked for a domain, for so many ns, as its back ends do. While guests run that is in their time. */
+  served(domain: Domain, time: number): void {
+    if (!this.running) this.domains.owe(this.unit(domain).entry, time);
   }
 
   // --- Who runs ---

@@ -194,9 +194,11 @@ export class DataPlanes {
     this.queue.push(running);
   }
 
-  /** Whatever a data plane throws is its own end, and nobody else's. */
+  /** Whatever a data plane throws is its own end, and nobody else's. What it works is in its domain's time. */
   private guard(running: Running, work: (plane: DataPlane) => void): void {
     if (!running.plane) return;
+    const { hypervisor } = this;
+    const begun = hypervisor.now();
     try {
       work(running.plane);
     } catch (error) {
@@ -204,6 +206,8 @@ export class DataPlanes {
       this.tell({ kind: 'plane-failed', plane: running.id, reason });
       this.close(running);
     }
+    const { domain } = running;
+    if (domain !== null && !domain.dying) hypervisor.scheduler.served(domain, hypervisor.now() - begun);
   }
 
   private close(running: Running): void {
