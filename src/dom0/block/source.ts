@@ -37,6 +37,10 @@ export interface RandomAccess {
   write(offset: number, buffers: readonly Uint8Array[]): Promise<void>;
   /** All that was written is durable. */
   flush(): Promise<void>;
+  /** Bytes of the extents that can be given back; left out or 0: none can. */
+  readonly discardGranularity?: number;
+  /** Those bytes are not needed any more: they read as zeroes, or as before. */
+  discard?(offset: number, length: number): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -71,12 +75,13 @@ export function cut(buffers: readonly Uint8Array[], start: number, length: numbe
 /** A disk whose bytes are a medium's bytes. */
 export class RawDisk implements BlockSource {
   readonly size: number;
-  readonly discardGranularity = 0;
+  readonly discardGranularity: number;
   private readonly medium: RandomAccess;
 
   private constructor(medium: RandomAccess, size: number) {
     this.medium = medium;
     this.size = size;
+    this.discardGranularity = medium.readonly ? 0 : (medium.discardGranularity ?? 0);
   }
 
   /** What is behind the last whole sector is left alone. @throws DiskError */
@@ -103,7 +108,9 @@ export class RawDisk implements BlockSource {
     return this.medium.flush();
   }
 
-  async discard(): Promise<void> {}
+  async discard(offset: number, length: number): Promise<void> {
+    await this.medium.discard?.(offset, length);
+  }
 
   close(): Promise<void> {
     return this.medium.close();

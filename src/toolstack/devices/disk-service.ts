@@ -342,6 +342,14 @@ class ClaimedFile implements RandomAccess {
     return this.file.flush();
   }
 
+  get discardGranularity(): number {
+    return this.file.discardGranularity;
+  }
+
+  discard(offset: number, length: number): Promise<void> {
+    return this.file.discard(offset, length);
+  }
+
   async close(): Promise<void> {
     if (!this.released) return;
     this.released();

@@ -1,4 +1,12 @@
-import { mkdtempSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -36,6 +44,37 @@ describe('a file', () => {
     const end = [new Uint8Array(10), new Uint8Array(10)];
     expect(await file.read(bytes.length - 15, end)).toBe(15);
     await file.close();
+  });
+
+  it('gives back what is discarded, and nothing beside it', async () => {
+    writeFileSync(path('holes'), bytes);
+    const file = await DiskFile.open(path('holes'), false);
+    if (file.discardGranularity === 0) {
+      console.warn('fallocate is not installed: holes are not tried');
+      await file.close();
+      return;
+    }
+    const before = statSync(path('holes')).blocks;
+    // Too small to be worth it; and not whole at its ends.
+    await file.discard(0, 128 << 10);
+    await file.discard((256 << 10) + 512, 512 << 10);
+    await file.flush();
+    const [from, to] = [320 << 10, 768 << 10];
+    const now = readFileSync(path('holes'));
+    expect(now.subarray(0, from).equals(Buffer.from(bytes.subarray(0, from)))).toBe(true);
+    expect(now.subarray(to).equals(Buffer.from(bytes.subarray(to)))).toBe(true);
+    const hole = now.subarray(from, to);
+    const given = before - statSync(path('holes')).blocks;
+    if (file.discardGranularity === 0) console.warn('this file system has no holes');
+    else {
+      expect(hole.every((byte) => byte === 0)).toBe(true);
+      expect(given * 512).toBe(to - from);
+    }
+    expect(now.length).toBe(bytes.length);
+    await file.close();
+    const reader = await DiskFile.open(path('holes'), true);
+    expect(reader.discardGranularity).toBe(0);
+    await reader.close();
   });
 
   it.each([

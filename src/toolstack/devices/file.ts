@@ -15,6 +15,7 @@ import { readFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { bytesOf, DiskError, type RandomAccess } from '../../dom0/block/source.ts';
 import { SECTOR_SIZE } from '../../xen/public/io/blkif.ts';
+import { HOLE_GRANULARITY, Holes } from './holes.ts';
 
 /** Buffers that one system call takes (IOV_MAX). */
 const MAX_BUFFERS = 1024;
@@ -38,6 +39,7 @@ export class DiskFile implements RandomAccess {
   readonly identity: string;
   private readonly fd: number;
   private readonly blockDevice: string | null;
+  private readonly holes: Holes | null;
   private dirty = false;
   private flushing: Promise<void> | null = null;
   /** A flush failed: what the host had not written is lost, and it would not say so a second time. */
@@ -49,6 +51,7 @@ export class DiskFile implements RandomAccess {
     this.fd = fd;
     const { dev, ino, rdev } = stats;
     this.blockDevice = stats.isBlockDevice() ? `${Math.floor(rdev / 256)}:${rdev % 256}` : null;
+    this.holes = readonly || this.blockDevice !== null ? null : new Holes();
     this.identity = this.blockDevice === null ? `${dev}:${ino}` : `block ${this.blockDevice}`;
   }
 
@@ -113,6 +116,15 @@ export class DiskFile implements RandomAccess {
     } finally {
       if (this.flushing === flush) this.flushing = null;
     }
+  }
+
+  get discardGranularity(): number {
+    return this.holes?.available ? HOLE_GRANULARITY : 0;
+  }
+
+  async discard(offset: number, length: number): Promise<void> {
+    await this.holes?.punch(this.fd, offset, length);
+    this.dirty = true;
   }
 
   async close(): Promise<void> {
