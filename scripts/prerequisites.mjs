@@ -13,6 +13,7 @@ const TOOLS = [
   ['mkfs.ext4', 'e2fsprogs'],
   ['qemu-img', 'qemu-utils'],
   ['xenstore-ls', 'xenstore-utils'],
+  ['socat', 'socat'],
 ];
 
 function installed(program) {
