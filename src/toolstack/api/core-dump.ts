@@ -194,7 +194,8 @@ async function writeAll(file: Pick<FileHandle, 'write'>, bytes: Uint8Array, at: 
 export async function replaceFile(path: string, write: (file: FileHandle) => Promise<void>): Promise<void> {
   const aside = `${path}.${randomBytes(4).toString('hex')}.tmp`;
   try {
-    await mkdir(dirname(path), { recursive: true });
+    // One level: further ones are never made by ourselves, and in /proc Node would try for ever.
+    await mkdir(dirname(path)).catch(() => {});
     const file = await open(aside, 'wx', 0o600);
     try {
       await write(file);
