@@ -1,6 +1,7 @@
 /**
  * The program of the thread that translates hot code for the processors of a machine (see x86/translator/compile.ts).
- * It keeps what it translated on disk, and hands over first what earlier runs kept.
+ * It keeps what it translated on disk, and hands over first what earlier runs kept. What it translates for one
+ * processor it hands to the others too: a domain that comes from there, or one with the same kernel, goes on at speed.
  */
 
 import type { MessagePort } from 'node:worker_threads';
@@ -27,6 +28,10 @@ const compiler = new Compiler(new Memory(memory));
 const store = translations === null ? null : new TranslationStore(translations, translatorVersion());
 compiler.optimise = compileOptimised;
 const names: string[] = [];
+/** Of no stored batch. */
+const NEW = -1;
+/** Regions that may still be handed to other processors: those that sleep have to keep them until they look. */
+let shareable = 4096;
 
 function tell(result: StoredResult): void {
   for (const port of ports) port.postMessage(result);
@@ -42,7 +47,7 @@ function handOver(from: TranslationStore): void {
       // No module for this engine.
     }
   }
-  tell({ id: STORED, batch: -1, module: null, regions: [] });
+  tell({ id: STORED, batch: NEW, module: null, regions: [] });
 }
 
 if (store !== null) {
@@ -51,6 +56,17 @@ if (store !== null) {
 }
 for (const port of ports)
   port.on('message', (request: CompilerRequest) => {
-    if ('used' in request) store?.used(names[request.used]!);
-    else port.postMessage(compiler.compile(request));
+    if ('used' in request) {
+      const name = names[request.used];
+      if (name !== undefined) store?.used(name);
+      return;
+    }
+    const result = compiler.compile(request);
+    port.postMessage(result);
+    const { module, regions } = result;
+    if (module === null || ports.length === 1 || shareable < regions.length) return;
+    shareable -= regions.length;
+    for (const other of ports)
+      if (other !== port)
+        other.postMessage({ id: STORED, batch: NEW, module, regions } satisfies StoredResult);
   });
