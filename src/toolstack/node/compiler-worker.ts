@@ -31,7 +31,7 @@ const names: string[] = [];
 /** Of no stored batch. */
 const NEW = -1;
 /** Regions that may still be handed to other processors: those that sleep have to keep them until they look. */
-let shareable = 4096;
+const shareable = { regions: 4096 };
 
 function tell(result: StoredResult): void {
   for (const port of ports) port.postMessage(result);
@@ -64,8 +64,8 @@ for (const port of ports)
     const result = compiler.compile(request);
     port.postMessage(result);
     const { module, regions } = result;
-    if (module === null || ports.length === 1 || shareable < regions.length) return;
-    shareable -= regions.length;
+    if (module === null || ports.length === 1 || shareable.regions < regions.length) return;
+    shareable.regions -= regions.length;
     for (const other of ports)
       if (other !== port)
         other.postMessage({ id: STORED, batch: NEW, module, regions } satisfies StoredResult);
