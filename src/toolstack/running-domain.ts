@@ -25,7 +25,7 @@ const TRANSACTION_TRIES = 100;
 const TRANSACTION_WAIT = 20;
 
 /** Nodes below its home that are the guest's, and how many of them are kept for a fork or a file. */
-const OWN_NODE = /^(control|feature|attr|data|drivers)(\/[\w@:+.-]{1,200}){1,8}$/;
+const OWN_NODE = /^(control|feature|attr|data|drivers)(\/[\w@-]{1,200}){1,8}$/;
 const OWN_NODES_MAX = 4096;
 
 /** A domain that comes from a file. */
@@ -299,13 +299,19 @@ export class RunningDomain {
     const { machine, id } = this;
     const { store } = machine;
     const { console, xenstore } = this.built!;
-    const { input, output, broken, watches } = this.xenstore!.connection.state();
+    const { input, output, broken, domids, watches } = this.xenstore!.connection.state();
     const { cmdline, ...facts } = this.facts!;
     const online = (vcpu: number) => store.read(`${domainPath(id)}/cpu/${vcpu}/availability`) === 'online';
     return {
       console: { mfn: console.mfn, port: console.port },
       xenstore: { mfn: xenstore.mfn, port: xenstore.port },
-      store: { input: hex(input), output: hex(output), broken, watches: watches.map(([...each]) => each) },
+      store: {
+        input: hex(input),
+        output: hex(output),
+        broken,
+        domids: [...domids],
+        watches: watches.map(([...each]) => each),
+      },
       nodes: this.ownNodes(),
       devices: [
         ...machine.disks.list(id).map(({ device }) => device),
@@ -346,11 +352,12 @@ export class RunningDomain {
     for (const [path, value] of connections.nodes)
       if (OWN_NODE.test(path)) store.write(`${domainPath(id)}/${path}`, value, [owner]);
     await attach();
-    const { input, output, broken, watches } = connections.store;
+    const { input, output, broken, domids, watches } = connections.store;
     const connection = Connection.of(machine.xenstore, id, {
       input: Buffer.from(input, 'hex'),
       output: Buffer.from(output, 'hex'),
       broken,
+      domids,
       watches,
     });
     this.connect(rings, connection);

@@ -62,4 +62,40 @@ describe('the connection of a fork', () => {
     expect(messagesOf(fork).map(({ id, payload }) => [id, toText(payload)])).toEqual([[7, 'of 2']]);
     expect(decodeMessages(Uint8Array.of(...before, ...connection.take(1 << 20))).messages).toHaveLength(1);
   });
+
+  it('may name its own nodes, and those of its back ends, by the number that the other has', () => {
+    const { dom0, guest } = setUp();
+    const backEnd = (domid: number) => `/local/domain/0/backend/vbd/${domid}/51712/state`;
+    for (const domid of [1, 2])
+      dom0.write(backEnd(domid), `of ${domid}`, [
+        { domid: 0, rights: Right.none },
+        { domid, rights: Right.read },
+      ]);
+    guest.ask(XS.WATCH, `${backEnd(1)}\0back\0`);
+    guest.ask(XS.WATCH, '/local/domain/1/cpu\0own\0');
+    guest.take();
+    let fork = Connection.of(guest.connection.store, 2, guest.connection.state());
+    // Watches are kept as they were given, by a fork of the fork too.
+    expect(fork.state().watches).toEqual([
+      [backEnd(1), 'back'],
+      ['/local/domain/1/cpu', 'own'],
+    ]);
+    expect(fork.state().domids).toEqual([1, 2]);
+    fork = Connection.of(guest.connection.store, 2, fork.state());
+    const ask = (type: number, text: string) => {
+      fork.receive(encodeMessage(type, 1, 0, toBytes(text)));
+      return toText(messagesOf(fork)[0]!.payload);
+    };
+    expect(ask(XS.READ, `${backEnd(1)}\0`)).toBe('of 2');
+    expect(ask(XS.READ, '/local/domain/1/cpu\0')).toBe('of 2');
+    expect(ask(XS.READ, '/local/domain/2/cpu\0')).toBe('of 2');
+    dom0.write(backEnd(1), 'other');
+    expect(events(fork)).toEqual([]);
+    dom0.write(backEnd(2), 'closed');
+    dom0.write('/local/domain/2/cpu', 'off');
+    expect(events(fork)).toEqual([`${backEnd(1)} back`, '/local/domain/1/cpu own']);
+    expect(ask(XS.UNWATCH, `${backEnd(1)}\0back\0`)).toBe('OK\0');
+    dom0.write(backEnd(2), 'again');
+    expect(events(fork)).toEqual([]);
+  });
 });

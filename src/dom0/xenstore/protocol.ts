@@ -18,6 +18,9 @@ import type { Xenstore } from './xenstore.ts';
 /** What a connection of Domain 0 may leave untaken before events are lost to it, in bytes. */
 const PRIVILEGED_OUTPUT_BYTES = 16 << 20;
 
+/** Numbers that are remembered of a domain that was forked or restored again and again. */
+const FORMERLY_MAX = 32;
+
 /** A message with its header. @param payload at most XENSTORE_PAYLOAD_MAX bytes */
 export function encodeMessage(
   type: number,
@@ -41,6 +44,8 @@ export interface ConnectionState {
   readonly output: Uint8Array;
   /** The guest broke the protocol. */
   readonly broken: boolean;
+  /** The numbers by which the domain may call itself: this one, and those from before. */
+  readonly domids: readonly number[];
   readonly watches: readonly (readonly [path: string, token: string])[];
 }
 
@@ -48,6 +53,8 @@ export class Connection implements Watcher {
   readonly store: Xenstore;
   readonly caller: Caller;
   readonly transactions = new Map<number, Transaction>();
+  /** Numbers that the domain had before it was forked or restored. */
+  readonly formerly: readonly number[];
   /** There is output where there was none. */
   onOutput: () => void = () => {};
   /** The other side broke the protocol: nothing more is read, the transport ends the connection. */
@@ -59,8 +66,9 @@ export class Connection implements Watcher {
   private closed = false;
 
   /** @param domid of the domain at the other end; 0: a client in Domain 0 */
-  constructor(store: Xenstore, domid: number) {
+  constructor(store: Xenstore, domid: number, formerly: readonly number[] = []) {
     this.store = store;
+    this.formerly = formerly;
     this.caller = store.caller(domid);
   }
 
@@ -109,13 +117,19 @@ export class Connection implements Watcher {
       input: this.input.slice(),
       output: this.output.remaining(),
       broken: this.broken,
+      domids: [...this.formerly, this.caller.domid].slice(-FORMERLY_MAX),
       watches: this.store.watches.list(this),
     };
   }
 
   /** The connection of a domain that comes from a fork or a file, and does not know it. */
-  static of(store: Xenstore, domid: number, { input, output, broken, watches }: ConnectionState): Connection {
-    const connection = new Connection(store, domid);
+  static of(
+    store: Xenstore,
+    domid: number,
+    { input, output, broken, domids, watches }: ConnectionState,
+  ): Connection {
+    const formerly = domids.filter((each) => each > 0 && each !== domid);
+    const connection = new Connection(store, domid, formerly);
     connection.input = Uint8Array.from(input);
     connection.broken = broken;
     if (output.length > 0) connection.output.push(output);

@@ -1,6 +1,6 @@
 /** What each request of the wire protocol does (public/io/xs_wire.h, docs/misc/xenstore.txt of Xen). */
 import { XENSTORE_PAYLOAD_MAX, XS } from '../../xen/public/xs_wire.ts';
-import { absolutePath, domainPath, isSpecial } from './path.ts';
+import { domainPath, isSpecial, pathFrom } from './path.ts';
 import { formatPermission, type Permission, parsePermission } from './permissions.ts';
 import type { Connection } from './protocol.ts';
 import type { Quota } from './quota.ts';
@@ -100,7 +100,7 @@ function one(request: Request): string {
 }
 
 function absolute(connection: Connection, text: string): string {
-  const path = absolutePath(text, connection.caller.domid);
+  const path = pathFrom(text, connection.caller.domid, connection.formerly);
   if (path === null) throw new XenstoreError('EINVAL');
   return path;
 }

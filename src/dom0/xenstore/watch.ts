@@ -7,13 +7,15 @@
  * Events are given out in the order of the changes. A change that a listener makes while it is told of another one
  * waits its turn.
  */
-import { absolutePath, domainPath, isSpecial, parentOf, ROOT } from './path.ts';
+import { domainPath, formerName, isSpecial, parentOf, pathFrom, ROOT } from './path.ts';
 import { type Caller, type Permission, Right, rightsOf } from './permissions.ts';
 import { type Change, type Node, XenstoreError } from './store.ts';
 
 /** Someone who has watches. */
 export interface Watcher {
   readonly caller: Caller;
+  /** Numbers that its domain had before, and goes on to use. */
+  readonly formerly?: readonly number[];
   /** Something happened at a path: absolute, or relative if the watch is. */
   watchEvent(path: string, token: string): void;
 }
@@ -23,8 +25,9 @@ interface Watch {
   /** Absolute, or special. */
   readonly path: string;
   readonly token: string;
-  /** How much of an event's path is not told: the domain's own part, for a relative watch. */
+  /** How much of an event's path is not told (the domain's own part, for a relative watch), and what is instead. */
   readonly strip: number;
+  readonly prefix: string;
 }
 
 export class WatchTable {
@@ -53,8 +56,9 @@ export class WatchTable {
     if (own.has(key)) throw new XenstoreError('EEXIST');
     if (own.size >= limit) throw new XenstoreError('E2BIG');
     const relative = !path.startsWith('/') && !path.startsWith('@');
-    const strip = relative ? domainPath(watcher.caller.domid).length + 1 : 0;
-    const watch = { watcher, path: absolute, token, strip };
+    const former = formerName(path, watcher.caller.domid, watcher.formerly ?? []);
+    const strip = relative ? domainPath(watcher.caller.domid).length + 1 : (former?.now.length ?? 0);
+    const watch = { watcher, path: absolute, token, strip, prefix: former?.given ?? '' };
     own.set(key, watch);
     this.byWatcher.set(watcher, own);
     const there = this.byPath.get(absolute);
@@ -85,7 +89,7 @@ export class WatchTable {
   /** A watcher's watches: path as it was given, and token. To be added for another one; they do not fire for that. */
   list(watcher: Watcher): [path: string, token: string][] {
     const own = this.byWatcher.get(watcher)?.values() ?? [];
-    return [...own].map(({ path, token, strip }) => [path.slice(strip), token]);
+    return [...own].map(({ path, token, strip, prefix }) => [prefix + path.slice(strip), token]);
   }
 
   /** How many watches a watcher has. */
@@ -115,11 +119,11 @@ export class WatchTable {
 
   private tell(at: string, path: string, visible: readonly (readonly Permission[] | undefined)[]): void {
     for (const watch of this.byPath.get(at) ?? []) {
-      const { watcher, token, strip } = watch;
+      const { watcher, token, strip, prefix } = watch;
       const may = visible.some((list) => list && (rightsOf(watcher.caller, list) & Right.read) !== 0);
       if (!may) continue;
       this.enqueue(() => {
-        if (this.byPath.get(at)?.has(watch)) watcher.watchEvent(path.slice(strip), token);
+        if (this.byPath.get(at)?.has(watch)) watcher.watchEvent(prefix + path.slice(strip), token);
       });
     }
   }
@@ -143,7 +147,8 @@ export class WatchTable {
 }
 
 function pathOf(watcher: Watcher, path: string): string {
-  const absolute = isSpecial(path) ? path : absolutePath(path, watcher.caller.domid);
+  const { caller, formerly = [] } = watcher;
+  const absolute = isSpecial(path) ? path : pathFrom(path, caller.domid, formerly);
   if (absolute === null) throw new XenstoreError('EINVAL');
   return absolute;
 }

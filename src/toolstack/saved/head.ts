@@ -123,7 +123,8 @@ const Domain = object({
 });
 
 const Ring = object({ mfn: U32, port: U32 });
-const Nodes = list(Type.Tuple([Text, Text]), 4096);
+const NodePath = Type.String({ pattern: '^[A-Za-z0-9_@-]+(/[A-Za-z0-9_@-]+)*$', maxLength: 1024 });
+const Nodes = list(Type.Tuple([NodePath, Text]), 4096);
 
 /** What Domain 0 knows of it. */
 export const SavedConnections = object({
@@ -134,6 +135,7 @@ export const SavedConnections = object({
     input: Hex,
     output: Hex,
     broken: Flag,
+    domids: list(U32, 32),
     watches: list(Type.Tuple([Text, Text]), 4096),
   }),
   /** What the guest wrote of itself in the store, by path below its home. */
