@@ -72,6 +72,8 @@ export interface Observation {
   /** Rounds of the one that works, for a second of the host's time, and of the processor's. */
   readonly perSecond: number;
   readonly perCpuSecond: number;
+  /** Its share of the processor's time, in parts of 1. */
+  readonly share: number;
   /** Words of its memory that were not as it left them. */
   readonly damaged: number;
   /** How late the one that sleeps woke, ms. */
@@ -131,13 +133,15 @@ export class AttackBed {
     attacker.reset();
     const began = performance.now();
     const cpu = this.runTime();
+    const ran = await this.workerTime();
     const end = began + seconds * 1000;
     while (performance.now() < end) {
       await Promise.race([sleep(0.05), machine.dead]);
       await attacker.keepAlive();
     }
     const cpuSeconds = (this.runTime() - cpu) / 1e9;
-    const share = cpuSeconds / ((performance.now() - began) / 1000);
+    const elapsed = (performance.now() - began) / 1000;
+    const share = ((await this.workerTime()) - ran) / elapsed;
     const [first, last] = [worker.beats[0], worker.beats.at(-1)];
     if (!first || !last || first === last) throw new Error(`${kind}: the neighbour was not heard of`);
     const perSecond = ((last.count - first.count) / (last.at - first.at)) * 1e9;
@@ -147,7 +151,8 @@ export class AttackBed {
     const { attacks, lives } = await attacker.end();
     await sleep(REST);
     return {
-      ...{ name: kind, attacks: attacks / seconds, lives, perSecond, perCpuSecond: perSecond / share },
+      ...{ name: kind, attacks: attacks / seconds, lives, share },
+      ...{ perSecond, perCpuSecond: (perSecond * elapsed) / cpuSeconds },
       damaged: last.bad,
       lateMean: lateness.reduce((sum, beat) => sum + beat.sum, 0) / (woke.count - slept.count) / 1e6,
       lateMost: Math.max(...lateness.map((beat) => beat.most)) / 1e6,
@@ -206,6 +211,11 @@ export class AttackBed {
     }
   }
 
+  /** For how long the one that works ran so far, seconds. */
+  private async workerTime(): Promise<number> {
+    return (await this.machine.control.getDomainInfo(this.worker.domain.id)).cpuTimeNs / 1e9;
+  }
+
   private async freeFrames(): Promise<number> {
     return (await this.machine.control.machineInfo()).freePages;
   }
@@ -214,6 +224,11 @@ export class AttackBed {
 /** How much less than beside one that only spins (before and after) the neighbour got, in parts of 1. */
 export function loss(seen: Observation, before: Observation, after: Observation): number {
   return 1 - seen.perCpuSecond / ((before.perCpuSecond + after.perCpuSecond) / 2);
+}
+
+/** How much less of the processor's time the neighbour got than its half, in parts of 1. */
+export function lostTime(seen: Observation): number {
+  return 1 - seen.share / 0.5;
 }
 
 /** What must never be, whatever is attacked: one line each. */
@@ -229,7 +244,7 @@ function describe(seen: Observation, lost: number): string {
   const { name, attacks, lives, lateMean, lateMost, residentMiB } = seen;
   return [
     `${name}: ${attacks.toFixed(0)} attacks a second in ${lives} lives`,
-    `the neighbour loses ${(lost * 100).toFixed(1)} %`,
+    `the neighbour loses ${(lostTime(seen) * 100).toFixed(1)} % of its time and ${(lost * 100).toFixed(1)} % of its throughput`,
     `another wakes ${lateMean.toFixed(2)} ms late, at most ${lateMost.toFixed(1)}`,
     `${residentMiB.toFixed(0)} MiB`,
   ].join('; ');
@@ -255,6 +270,7 @@ export async function measureAttacks({ seconds, only, say }: TogetherOptions): P
       const lost = loss(seen, before, after);
       say(describe(seen, lost));
       wrong.push(...harm(seen));
+      add(`${kind}: the neighbour loses`, '% of its time', lostTime(seen) * 100);
       add(`${kind}: the neighbour loses`, '% of its throughput', lost * 100);
       add(`${kind}: another one wakes late by`, 'ms', seen.lateMean);
       before = after;

@@ -20,9 +20,13 @@ const DISK = 64;
 /** Seconds for which all run before they are measured. */
 const SETTLE = 4;
 const ROUNDS = 3;
+/** The share of each of four equal domains. */
+const EQUAL = 1 / 4;
 const LOADS = ['build', 'serve'] as const;
 
 interface Measured {
+  /** Of the processor's time, in parts of 1. */
+  readonly shares: readonly number[];
   /** Rounds of each load for each second of the processor. */
   readonly rates: readonly number[];
 }
@@ -38,11 +42,20 @@ async function measureLoads(
     domain.run(`neighbour ${LOADS[index]} ${from}000000 ${to}000000`),
   );
   await sleep(SETTLE);
-  const cpu = machine.processorSeconds;
+  const look = async () => ({
+    list: await machine.toolstack.list(),
+    cpu: machine.processorSeconds,
+    at: performance.now() / 1000,
+  });
+  const began = await look();
   await sleep(seconds);
-  const used = machine.processorSeconds - cpu;
+  const ended = await look();
+  const used = ended.cpu - began.cpu;
   const counts = await Promise.all(answers);
+  const timeOf = ({ list }: typeof began, { domid }: BenchDomain) =>
+    list.find((info) => info.domid === domid)!.cpuTime;
   return {
+    shares: measured.map((domain) => (timeOf(ended, domain) - timeOf(began, domain)) / (ended.at - began.at)),
     rates: counts.map((text, index) => {
       const match = /count (\d+)/.exec(text);
       if (match === null || Number(match[1]) === 0) throw new Error(`${LOADS[index]}: ${text}`);
@@ -109,8 +122,9 @@ export async function measureIsolation({ seconds, only, say }: TogetherOptions):
       'yes neighbour ready & neighbour hog /dev/xvda',
     );
     const measured = [parent, server];
-    await measureLoads(machine, measured, 1);
+    await measureLoads(machine, measured, seconds);
     const losses: number[][] = [[], []];
+    const lostTime: number[][] = [[], []];
     const behave = async (well: boolean) => {
       await bomb.behave(well);
       await hog.behave(well);
@@ -125,15 +139,21 @@ export async function measureIsolation({ seconds, only, say }: TogetherOptions):
       const part = during.rates.map((rate, index) => {
         const loss = (1 - rate / ((before.rates[index]! + after.rates[index]!) / 2)) * 100;
         losses[index]!.push(loss);
-        return `${LOADS[index]} ${before.rates[index]!.toFixed(1)}, ${rate.toFixed(1)}, ${after.rates[index]!.toFixed(1)} a second (${loss.toFixed(1)} % lost)`;
+        const share = during.shares[index]!;
+        lostTime[index]!.push((1 - share / EQUAL) * 100);
+        const rates = [before.rates[index]!, rate, after.rates[index]!].map((each) => each.toFixed(1));
+        return `${LOADS[index]} ${rates.join(', ')} a second (${loss.toFixed(1)} % lost), ${(share * 100).toFixed(2)} % of the time`;
       });
       say(`isolation, round ${round + 1} (before, during, after): ${part.join('; ')}`);
       before = after;
     }
-    return names.map((name, index) => ({
-      ...{ name, group: 'isolation', unit: '% of its throughput', ours: median(losses[index]!) },
-      ...{ native: null, tcg: null, uml: null },
-    }));
+    const row = (name: string, unit: string, values: readonly number[]): Row => ({
+      ...{ name, group: 'isolation', unit, ours: median(values), native: null, tcg: null, uml: null },
+    });
+    return names.flatMap((name, index) => [
+      row(name, '% of its time', lostTime[index]!),
+      row(name, '% of its throughput', losses[index]!),
+    ]);
   } finally {
     await machine.end();
   }
