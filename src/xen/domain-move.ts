@@ -24,6 +24,8 @@ export interface MovingDomain {
   readonly state: DomainState;
   /** Linear addresses. */
   readonly memory: MemoryPlaces;
+  /** It has a right to its memory. */
+  readonly reserved: boolean;
   readonly grants: GrantPlaces;
   readonly cpus: readonly number[];
   /** What it printed on the emergency console, as far as it is kept. */
@@ -45,6 +47,7 @@ export function leaveDomain(domain: Domain): MovingDomain {
     timeOffset: domain.timeOffset,
     state: domainState(domain),
     memory: memory.places,
+    reserved: memory.reserved,
     grants: grants.frames.places,
     cpus: vcpus.map(({ cpu }) => cpu.address),
     log: [...domain.log.bytes],
@@ -67,6 +70,7 @@ export function adoptDomain(hypervisor: Hypervisor, moving: MovingDomain): Domai
   domain.pauseCount = moving.pauseCount;
   domain.timeOffset = moving.timeOffset;
   domain.memory.setState(state.memory);
+  domain.memory.reserved = moving.reserved;
   domain.memory.adoptShared();
   domain.memory.pageTables.recountLinear();
   domain.log.restore(Uint8Array.from(log));

@@ -100,7 +100,9 @@ export class Control {
   /** A new domain, paused and without memory. */
   createDomain({ maxPages, vcpus, uuid }: CreateDomain): number {
     if (!isCount(maxPages) || !isCount(vcpus) || vcpus > VCPUS_MAX) throw new HypercallError(ERRNO.EINVAL);
-    return this.hypervisor.createDomain(maxPages, vcpus, uuid === undefined ? null : parseUuid(uuid)).id;
+    const domain = this.hypervisor.createDomain(maxPages, vcpus, uuid === undefined ? null : parseUuid(uuid));
+    domain.memory.reserved = !this.hypervisor.pageSharing.overcommit;
+    return domain.id;
   }
 
   /**
@@ -128,6 +130,7 @@ export class Control {
     const vcpus = saved.state.vcpus.length;
     if (!isCount(capacity) || !isCount(vcpus) || vcpus > VCPUS_MAX) throw new HypercallError(ERRNO.EINVAL);
     const made = beginRestore(this.hypervisor, saved, uuid === undefined ? null : parseUuid(uuid));
+    made.domain.memory.reserved = !this.hypervisor.pageSharing.overcommit;
     return { domid: made.domain.id, places: made.places };
   }
 
@@ -269,9 +272,16 @@ export class Control {
     this.hypervisor.pageSharing.share(domain, first, count);
   }
 
-  /** Whether pages of the same contents become one. Those that are one already stay so. */
-  setPageSharing(enabled: boolean): void {
-    this.hypervisor.pageSharing.enabled = enabled;
+  /**
+   * How the machine deals with memory from now on.
+   * @param sharing pages of the same contents become one; those that are one already stay so
+   * @param overcommit domains may be made that together want more memory than there is: when it is used up, the one
+   *   that writes to a shared page ends
+   */
+  setMemoryPolicy({ sharing, overcommit }: { sharing: boolean; overcommit: boolean }): void {
+    const { pageSharing } = this.hypervisor;
+    pageSharing.enabled = sharing;
+    pageSharing.overcommit = overcommit;
   }
 
   /** The domain's table of frames: its linear address, and how many u32 entries it has. */
@@ -371,12 +381,14 @@ export class Control {
   }
 
   /**
-   * Of the machine: pages of 4 KiB, how many of them domains have in common and how many that saves, and instructions
-   * that guests tried and that the processor does not know.
+   * Of the machine: pages of 4 KiB, how many of them are free to be given, how many are free and promised to domains,
+   * how many domains have in common and how many that saves; and instructions that guests tried and that the processor
+   * does not know.
    */
   machineInfo(): {
     totalPages: number;
     freePages: number;
+    promisedPages: number;
     sharedPages: number;
     savedPages: number;
     undefinedInstructions: [string, number][];
@@ -384,7 +396,8 @@ export class Control {
     const { frames, processor, sharedFrames } = this.hypervisor;
     return {
       totalPages: frames.total,
-      freePages: frames.free,
+      freePages: Math.max(frames.free - sharedFrames.promised, 0),
+      promisedPages: sharedFrames.promised,
       sharedPages: sharedFrames.used,
       savedPages: sharedFrames.saved,
       undefinedInstructions: [...processor.undefinedInstructions],

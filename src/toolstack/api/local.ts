@@ -160,7 +160,8 @@ export class LocalToolstack implements Toolstack {
       Promise.all([this.machine.control.listDomains(), this.machine.control.machineInfo()]),
     );
     const guests = infos.reduce((sum, { totalPages }) => sum + totalPages, 0);
-    const list = [this.domain0(machine.totalPages - machine.freePages - (guests - machine.savedPages))];
+    const taken = machine.totalPages - machine.freePages - machine.promisedPages;
+    const list = [this.domain0(taken - (guests - machine.savedPages))];
     for (const info of infos) {
       const domain = this.domains.get(info.domid);
       if (domain) list.push(domain.info(info));

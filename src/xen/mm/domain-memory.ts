@@ -74,6 +74,11 @@ export class DomainMemory {
   /** shared_info's frame number and linear address. */
   readonly sharedInfoMfn: number;
   readonly sharedInfo: number;
+  /**
+   * It has a right to its memory: a free frame is promised for each page that is shared with others although nobody
+   * forked it. (One that has not ends when it writes to a shared page and nothing is left.)
+   */
+  reserved = false;
   /** What XENMEM_memory_map answers. */
   memoryMap: readonly MemoryMapEntry[];
   readonly table: FrameTable;
@@ -86,6 +91,9 @@ export class DomainMemory {
   private readonly processorOf: () => Processor;
   /** References and type counts that code outside the page tables holds, by frame number. */
   private readonly holds = new Map<number, { references: number; types: number }>();
+  /** By frame number: a frame is promised for it. Null: for none so far. */
+  private promises: Uint8Array | null = null;
+  private promised = 0;
   private nextFree = FIRST_MFN;
   private destroyed = false;
   private released = false;
@@ -164,6 +172,7 @@ export class DomainMemory {
    */
   populate(count: number, zeros = 0, zeroFrame = 0): number[] {
     if (count < 0 || this.totalPages + count > this.maxPages) throw new HypercallError(ERRNO.ENOMEM);
+    this.needFree(this.reserved ? count : count - zeros);
     const mfns: number[] = [];
     try {
       for (let i = 0; i < count - zeros; i++) mfns.push(this.add(this.freeNumber()));
@@ -184,6 +193,7 @@ export class DomainMemory {
   populateExtent(order: number, returning = 0): number {
     const count = 2 ** order;
     if (this.totalPages + count > this.maxPages + returning) throw new HypercallError(ERRNO.ENOMEM);
+    this.needFree(count);
     const first =
       order === 0 ? this.freeNumber() : this.table.findFreeRun(FIRST_MFN, this.layout.ramEnd, count);
     if (first < 0) throw new HypercallError(ERRNO.ENOMEM);
@@ -305,6 +315,7 @@ export class DomainMemory {
     const old = machine[mfn]!;
     this.shared.add(machineFrame);
     machine[mfn] = machineFrame;
+    this.promise(mfn);
     this.processorOf().released(old);
     if (!this.shared.drop(old)) this.freeFrame(old);
   }
@@ -318,8 +329,10 @@ export class DomainMemory {
     const processor = this.processorOf();
     if (!this.shared.isShared(machineFrame)) {
       processor.unshare(machineFrame);
+      this.keepPromise(mfn);
       return true;
     }
+    if (!this.promises?.[mfn] && this.available < 1) return false;
     let copy: number;
     try {
       copy = this.frames.alloc();
@@ -329,6 +342,7 @@ export class DomainMemory {
     }
     copyFrame(this.table.memory, machineFrame, copy);
     this.table.machine[mfn] = copy;
+    this.keepPromise(mfn);
     processor.replaced(this.space, machineFrame);
     // The other owners may have let go of it meanwhile, on their processors: then nobody else frees it.
     if (!this.shared.drop(machineFrame)) this.freeFrame(machineFrame);
@@ -359,7 +373,7 @@ export class DomainMemory {
       ram.push(mfn);
       if (copied(mfn)) copies++;
     }
-    if (frames.free < copies) throw new HypercallError(ERRNO.ENOMEM);
+    this.needFree(copies);
     for (const row of ['references', 'typeCounts', 'kinds', 'states'] as const) table[row].set(from[row]);
     const shared: number[] = [];
     for (const mfn of ram) {
@@ -478,6 +492,7 @@ export class DomainMemory {
         // Other domains there may have it too.
         processor.written(machineFrame);
         shared.push(machineFrame);
+        this.promise(mfn);
       } else {
         processor.released(machineFrame);
         processor.unshare(machineFrame);
@@ -489,11 +504,13 @@ export class DomainMemory {
   /** Nothing that the tables say is to be relied on: only what is held outside of them still counts. */
   scrap(): void {
     const { kinds } = this.table;
-    for (let mfn = FIRST_MFN; mfn < this.layout.ramEnd; mfn++) if (kinds[mfn] === Kind.ram) this.scrapFrame(mfn);
+    for (let mfn = FIRST_MFN; mfn < this.layout.ramEnd; mfn++)
+      if (kinds[mfn] === Kind.ram) this.scrapFrame(mfn);
   }
 
   /** Leaves everything where it is, for another hypervisor that takes it over. Nothing may use this object then. */
   abandon(): void {
+    this.shared.promise(-this.promised);
     this.destroyed = true;
     this.released = true;
   }
@@ -659,7 +676,35 @@ export class DomainMemory {
     this.shared.add(machineFrame);
     this.table.enter(mfn, machineFrame, Kind.ram);
     this.totalPages++;
+    this.promise(mfn);
     return mfn;
+  }
+
+  /** Free frames that are not promised to domains. */
+  private get available(): number {
+    return this.frames.free - this.shared.promised;
+  }
+
+  /** @throws HypercallError ENOMEM */
+  private needFree(count: number): void {
+    if (this.available < count) throw new HypercallError(ERRNO.ENOMEM);
+  }
+
+  private promise(mfn: number): void {
+    if (!this.reserved) return;
+    this.promises ??= new Uint8Array(this.layout.ramEnd);
+    if (this.promises[mfn]) return;
+    this.promises[mfn] = 1;
+    this.promised++;
+    this.shared.promise(1);
+  }
+
+  /** The page has a frame of its own, or there is no such page any more. */
+  private keepPromise(mfn: number): void {
+    if (!this.promises?.[mfn]) return;
+    this.promises[mfn] = 0;
+    this.promised--;
+    this.shared.promise(-1);
   }
 
   /** A frame of the domain's own has lost its last reference, while the domain goes on. */
@@ -670,6 +715,7 @@ export class DomainMemory {
 
   private release(mfn: number): void {
     const machineFrame = this.table.machine[mfn]!;
+    this.keepPromise(mfn);
     this.table.clear(mfn);
     this.machineToPhys.set(mfn, 0xffffffff, 0xffffffff);
     this.totalPages--;

@@ -58,7 +58,8 @@ describe('the scan', () => {
     hypervisor.destroyDomain(b.domain);
     sharing.step(true);
     sharing.reclaim();
-    expect(hypervisor.sharedFrames.saved).toBe(0);
+    // What is left is the frame of zeros, which is no domain's.
+    expect(hypervisor.sharedFrames.saved).toBe(-1);
     expect(hypervisor.sharedFrames.used).toBe(0);
     expect(frames.free).toBeGreaterThan(after);
   });
@@ -199,20 +200,70 @@ describe('on the processor', () => {
 });
 
 describe('pages that nobody wrote to', () => {
-  it('are one frame of zeros, and become pages when the guest writes', () => {
-    const { hypervisor, frames } = testDomains({ domains: 1 });
+  /** A domain of 100 pages, 10 of them written to by who builds it. */
+  function untouched({ overcommit = false, megabytes = 8 } = {}) {
+    const machines = testDomains({ domains: 1, megabytes });
+    const { hypervisor } = machines;
     const { control } = hypervisor;
+    control.setMemoryPolicy({ sharing: true, overcommit });
     const domid = control.createDomain({ maxPages: 100, vcpus: 1 });
-    const before = frames.free;
     const { mfns } = control.populatePhysmap(domid, 100, 10);
-    expect(before - frames.free).toBeLessThanOrEqual(11);
-    const { memory } = hypervisor.domain(domid)!;
-    expect(memory.totalPages).toBe(100);
-    expect(memory.machineFrame(mfns[10]!)).toBe(memory.machineFrame(mfns[99]!));
-    expect(memory.toOwn(mfns[10]!)).toBe(true);
-    expect(memory.machineFrame(mfns[10]!)).not.toBe(memory.machineFrame(mfns[99]!));
-    expect(memory.checkInvariants()).toEqual([]);
+    return { ...machines, control, domid, mfns, domain: hypervisor.domain(domid)!.memory };
+  }
+
+  it('are one frame of zeros, and become pages when the guest writes', () => {
+    const { domain, mfns, control, domid, frames, hypervisor } = untouched();
+    expect(domain.totalPages).toBe(100);
+    expect(domain.machineFrame(mfns[10]!)).toBe(domain.machineFrame(mfns[99]!));
+    const before = frames.free;
+    expect(domain.toOwn(mfns[10]!)).toBe(true);
+    expect(frames.free).toBe(before - 1);
+    expect(domain.machineFrame(mfns[10]!)).not.toBe(domain.machineFrame(mfns[99]!));
+    expect(domain.checkInvariants()).toEqual([]);
     control.destroyDomain(domid);
-    expect(hypervisor.sharedFrames.saved).toBe(0);
+    expect(hypervisor.sharedFrames.saved).toBe(-1);
+    expect(hypervisor.sharedFrames.promised).toBe(0);
   });
+
+  it('are promised to the domain: nobody else gets the memory for them', () => {
+    const { domain, mfns, control, frames, hypervisor } = untouched();
+    expect(hypervisor.sharedFrames.promised).toBe(90);
+    expect(control.machineInfo().freePages).toBe(frames.free - 90);
+    const other = control.createDomain({ maxPages: frames.free, vcpus: 1 });
+    const left = () => control.machineInfo().freePages;
+    expect(() => control.populatePhysmap(other, left() + 1)).toThrow();
+    expect(() => control.populatePhysmap(other, left() + 1, 0)).toThrow();
+    control.populatePhysmap(other, left());
+    expect(left()).toBe(0);
+    // There are 90 left, and it gets them all.
+    for (const mfn of mfns) expect(domain.toOwn(mfn)).toBe(true);
+    expect(hypervisor.sharedFrames.promised).toBe(0);
+    expect(frames.free).toBe(0);
+  });
+
+  it('are not, where more is given than there is: whoever comes too late gets none', () => {
+    const { domain, mfns, control, frames, hypervisor } = untouched({ overcommit: true });
+    expect(hypervisor.sharedFrames.promised).toBe(0);
+    const other = control.createDomain({ maxPages: frames.free, vcpus: 1 });
+    control.populatePhysmap(other, frames.free - 5);
+    const got = mfns.filter((mfn) => domain.toOwn(mfn));
+    expect(got.length).toBe(15);
+    expect(domain.checkInvariants()).toEqual([]);
+  });
+});
+
+it('a merged page is promised to the domain until it has a frame of its own again', () => {
+  const { domains, pass, hypervisor, frame } = scanned();
+  for (const { domain } of domains) domain.memory.reserved = true;
+  pass();
+  pass();
+  const { promised, saved } = hypervisor.sharedFrames;
+  expect(promised).toBeGreaterThan(20);
+  expect(promised).toBe(saved + 1);
+  const [a] = domains;
+  a.vcpu.guest.setU8(a.va(a.free[0]!), 1);
+  expect(frame(a, a.free[0]!)).not.toBe(frame(a, a.free[1]!));
+  expect(hypervisor.sharedFrames.promised).toBe(promised - 1);
+  for (const { domain } of domains) hypervisor.destroyDomain(domain);
+  expect(hypervisor.sharedFrames.promised).toBe(0);
 });

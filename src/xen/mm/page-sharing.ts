@@ -76,6 +76,8 @@ interface Records {
 
 export class PageSharing {
   enabled = true;
+  /** Domains that are made from now on have no right to memory that is not theirs yet (DomainMemory.reserved). */
+  overcommit = false;
   /** Passes over all domains so far, and pages that were merged. */
   passes = 0;
   merged = 0;
@@ -101,6 +103,7 @@ export class PageSharing {
     if (this.zeroFrame !== 0) return this.zeroFrame;
     const { frames, processor } = this.host;
     this.zeroFrame = frames.alloc();
+    this.host.shared.notDomains(1);
     processor.share(space, [this.zeroFrame]);
     this.zeroHash = this.hash(this.zeroFrame);
     return this.zeroFrame;
@@ -179,6 +182,7 @@ export class PageSharing {
       if (this.host.shared.isShared(frame)) continue;
       this.canonical.delete(frame);
       this.known.roles[frame] = Role.none;
+      this.host.shared.notDomains(-1);
       freeFrame(this.host.frames, this.host.processor, frame);
       count++;
     }
@@ -279,6 +283,7 @@ export class PageSharing {
     this.canonical.add(candidate);
     // This object is the other owner.
     this.host.shared.add(candidate);
+    this.host.shared.notDomains(1);
     this.host.processor.share(owner.memory.space, [candidate]);
     return true;
   }

@@ -12,6 +12,10 @@
  *     pages, vcpu_info). A fork copies these at once. What Domain 0 writes to is marked (keep).
  *   - A frame goes back to the machine when its last owner lets go of it, and is cleared only then.
  *
+ * A domain that was made for some memory has a right to it, whatever of it is shared: for each page that it has
+ * accepted a shared frame for, without having asked, one free frame is promised to it (DomainMemory.reserved). Forks, and
+ * all domains where the machine's owner says so, live on what is left over.
+ *
  * The owners may be on different processors. So the counts are in the machine's memory and change atomically: of two
  * owners that let go at once exactly one is the last. A frame that gets a second owner has its first one on the
  * thread that adds it, so nobody writes to it unawares.
@@ -26,7 +30,8 @@ import { findL1, tableIndex } from './walk.ts';
 /** Words in front of the counts. */
 const USED = 0;
 const SAVED = 1;
-const HEADER = 2;
+const PROMISED = 2;
+const HEADER = 3;
 /** In a frame's word: the count, and that it is kept. */
 const COUNT = 0x7fff_ffff;
 const KEPT = 0x8000_0000;
@@ -51,9 +56,23 @@ export class SharedFrames {
     return Atomics.load(this.u32, (this.address >>> 2) + USED);
   }
 
-  /** How many more frames there would be without sharing. */
+  /** How many fewer frames there are than pages of domains. */
   get saved(): number {
-    return Atomics.load(this.u32, (this.address >>> 2) + SAVED);
+    return Atomics.load(this.u32, (this.address >>> 2) + SAVED) | 0;
+  }
+
+  /** One of a frame's owners is no domain (or, with -1: none such is any more): it saves nothing. */
+  notDomains(change: 1 | -1): void {
+    this.count(SAVED, -change);
+  }
+
+  /** Frames that are free and that domains have a right to: for pages of theirs that are shared now. */
+  get promised(): number {
+    return Atomics.load(this.u32, (this.address >>> 2) + PROMISED);
+  }
+
+  promise(change: number): void {
+    this.count(PROMISED, change);
   }
 
   /** One owner more. The caller knows that it has one that stays meanwhile. */
