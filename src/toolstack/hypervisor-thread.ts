@@ -79,7 +79,7 @@ export interface Crowded {
 }
 
 /** How often that is told, ns. */
-const CROWDED_INTERVAL = 50_000_000;
+const CROWDED_INTERVAL = 100_000_000;
 
 /** Requests that are for the back ends. */
 const PLANE_METHODS: ReadonlySet<string> = new Set(['openPlane', 'planeMessage', 'closePlane']);

@@ -52,7 +52,7 @@ interface PcpuListener extends PcpusListener {
 }
 
 /** How much time a domain must be owed on another processor to be moved there, ns. */
-const THRESHOLD = 200_000_000;
+const THRESHOLD = 400_000_000;
 /** One that could not be moved is not tried again for so long, ms. */
 const STAYS = 5_000;
 

@@ -159,6 +159,7 @@ export class ManagedDomain {
     const { events, named } = eventsOf(guest, hub, log);
     const { connections, uuid } = head;
     const domain = head.domain as SavedDomain;
+    const affinity = parseAffinity(config.cpus, config.maxVcpus, machine.pcpus.count);
     const running = await RunningDomain.restore(
       machine,
       { domain, connections, uuid, name: config.name },
@@ -166,6 +167,12 @@ export class ManagedDomain {
       events,
       (bytes) => readContents(reader, domain, bytes),
     );
+    try {
+      await machine.pcpus.pin(running.id, affinity);
+    } catch (error) {
+      await running.destroy();
+      throw error;
+    }
     named(running.id);
     hub.connect(running);
     machine.store.write(`/vm/${running.uuid}/start_time`, (Date.now() / 1000).toFixed(2));
