@@ -13,19 +13,13 @@
  * acknowledged; our FIN takes the number behind the buffer's last byte.
  */
 import { Congestion } from './congestion.ts';
-import { Reassembly } from './reassembly.ts';
+import { type Delivery, Receiver, SCALE, SYN_WINDOW, WINDOW } from './receiver.ts';
 import { RoundTrip } from './round-trip.ts';
 import { buildHeader, type Segment, TCP } from './segment.ts';
 import { SendBuffer } from './send-buffer.ts';
 import { add, distance } from './sequence.ts';
 import type { TcpAddresses, TcpEnd, TcpHandler, TcpLink, TcpState } from './types.ts';
 
-/** Receive window and send buffer at most, bytes. */
-export const WINDOW = 1 << 20;
-const SCALE = 5;
-/** The window that our SYN names, which is never scaled; and the one that every connection may have. */
-const SYN_WINDOW = 0xffff;
-const WINDOW_LEAST = 1 << 16;
 /** Payload of a segment that the link cuts up (TSO): with its headers it fills 16 pages. */
 const BURST = 60 * 1024;
 /** Into how many of those a window is divided at most, while it is small. */
@@ -67,23 +61,8 @@ export class TcpConnection {
   private closedFirst = false;
   private finAcked = false;
 
-  private rcvNxt = 0;
-  /** The right edge of the window that the peer was told of. */
-  private rcvEdge = 0;
-  /** Scale of the windows that we send. */
-  private scale = SCALE;
-  /** Delivered, not consumed. */
-  private unread = 0;
-  /** The window as large as it may be: it grows as its user shows that he takes what comes. */
-  private windowMost = WINDOW_LEAST;
-  private taken = 0;
-  private readonly early = new Reassembly();
-  /** Number of the peer's FIN, once it has come, though maybe not all before it; -1: not yet. */
-  private finSeq = -1;
-  private peerFinished = false;
-  /** Bytes delivered that were not acknowledged yet. */
-  private unacknowledged = 0;
-  private ackNow = false;
+  private readonly receiver: Receiver;
+  private readonly delivery: Delivery;
 
   private retransmitAt = NEVER;
   private persistAt = NEVER;
@@ -106,6 +85,8 @@ export class TcpConnection {
     this.nxt = iss;
     this.max = iss;
     this.buffer = new SendBuffer(link.budget, WINDOW);
+    this.receiver = new Receiver(link.budget);
+    this.delivery = { onData: (bytes) => handler.onData(bytes), gone: () => this.gone() };
   }
 
   /** Begins a connection: sends a SYN. */
@@ -139,13 +120,8 @@ export class TcpConnection {
 
   /** So many bytes of those delivered have gone on: they may be replaced. */
   consumed(count: number): void {
-    this.unread -= count;
-    if (this.state === 'closed') return;
-    this.taken += count;
-    if (this.taken >= this.windowMost) this.grow();
-    // A window that opens by little is no news (RFC 9293, section 3.8.6.2.2).
-    const gain = distance(add(this.rcvNxt, this.windowFree()), this.rcvEdge);
-    if (gain >= Math.min(this.windowMost / 2, 2 * BURST)) this.sendAck();
+    this.receiver.consumed(count, this.state !== 'closed');
+    if (this.state !== 'closed' && this.receiver.hasNews(2 * BURST)) this.sendAck();
   }
 
   /** Ends it at once with a reset. */
@@ -168,8 +144,8 @@ export class TcpConnection {
   settle(): void {
     if (this.state === 'closed') return;
     this.pump();
-    if (this.ackNow || this.unacknowledged >= 2 * this.mss) this.sendAck();
-    else if (this.unacknowledged > 0 && this.ackAt === NEVER) {
+    if (this.receiver.ackNow || this.receiver.unacknowledged >= 2 * this.mss) this.sendAck();
+    else if (this.receiver.unacknowledged > 0 && this.ackAt === NEVER) {
       this.ackAt = this.link.clock.now() + DELAYED_ACK_MS;
       this.arm();
     }
@@ -189,26 +165,27 @@ export class TcpConnection {
     if ((flags & (TCP.SYN | TCP.ACK)) !== (TCP.SYN | TCP.ACK)) return;
     this.peerSyn(segment);
     this.synAcknowledged(segment);
-    this.ackNow = true;
+    this.receiver.ackNow = true;
   }
 
   private receiveOpen(segment: Segment): void {
     const { flags, payload } = segment;
-    if (!this.acceptable(segment)) {
+    if (!this.receiver.acceptable(segment)) {
       if ((flags & TCP.RST) !== 0) return;
       // Our answer to its SYN was lost.
       if (this.state === 'syn-received' && (flags & TCP.SYN) !== 0) this.sendSyn();
-      else this.ackNow = true;
+      else this.receiver.ackNow = true;
       return;
     }
     if ((flags & TCP.RST) !== 0) {
       // Only one that names the very next number is believed (RFC 5961, section 3.2).
-      if (segment.seq === this.rcvNxt) this.finish(this.state === 'syn-received' ? 'refused' : 'reset');
-      else this.ackNow = true;
+      if (segment.seq === this.receiver.next)
+        this.finish(this.state === 'syn-received' ? 'refused' : 'reset');
+      else this.receiver.ackNow = true;
       return;
     }
     if ((flags & TCP.SYN) !== 0) {
-      this.ackNow = true;
+      this.receiver.ackNow = true;
       return;
     }
     if ((flags & TCP.ACK) === 0) return;
@@ -230,23 +207,10 @@ export class TcpConnection {
     return this.state === 'closed';
   }
 
-  private acceptable({ seq, flags, payload }: Segment): boolean {
-    const length = payload.length + ((flags & (TCP.SYN | TCP.FIN)) !== 0 ? 1 : 0);
-    const from = distance(seq, this.rcvNxt);
-    const window = distance(this.rcvEdge, this.rcvNxt);
-    // Exactly in place: what it acknowledges is news even where its data finds no room.
-    if (from === 0) return true;
-    if (length === 0) return from > 0 && from < window;
-    return from < window && from + length > 0;
-  }
-
   private peerSyn(syn: Segment): void {
-    this.rcvNxt = add(syn.seq, 1);
-    this.rcvEdge = add(this.rcvNxt, SYN_WINDOW);
+    this.receiver.begin(syn.seq, syn.scale >= 0);
     this.mss = Math.min(Math.max(syn.mss || DEFAULT_MSS, LEAST_MSS), this.link.mss);
     this.peerScale = Math.max(syn.scale, 0);
-    // Both scale, or none does.
-    this.scale = syn.scale < 0 ? 0 : SCALE;
     // The window of a SYN itself is never scaled.
     this.peerWindow = syn.window;
     this.peerWindowMost = syn.window;
@@ -272,7 +236,7 @@ export class TcpConnection {
     this.silentProbes = 0;
     const ahead = distance(segment.ack, this.una);
     if (distance(segment.ack, this.max) > 0) {
-      this.ackNow = true;
+      this.receiver.ackNow = true;
       return false;
     }
     if (ahead < 0) return true;
@@ -336,51 +300,12 @@ export class TcpConnection {
     }
     if (!finDone || this.gone()) return;
     this.finAcked = true;
-    if (this.peerFinished) this.over();
+    if (this.receiver.finished) this.over();
   }
 
   private takeData(segment: Segment): void {
-    let { seq, payload } = segment;
-    const edge = distance(this.rcvEdge, seq);
-    let fin = (segment.flags & TCP.FIN) !== 0;
-    if (payload.length > edge) {
-      payload = payload.subarray(0, Math.max(edge, 0));
-      fin = false;
-      this.ackNow = true;
-    }
-    const known = distance(this.rcvNxt, seq);
-    if (known > 0) {
-      if (known >= payload.length && !(fin && known === payload.length)) this.ackNow = true;
-      payload = payload.subarray(Math.min(known, payload.length));
-      seq = add(seq, known);
-    }
-    if (fin && this.finSeq < 0) this.finSeq = add(segment.seq, segment.payload.length);
-    if (payload.length > 0 && !this.peerFinished) {
-      if (seq === this.rcvNxt) this.deliver(payload);
-      else {
-        this.early.insert(seq, payload);
-        this.ackNow = true;
-      }
-    }
-    if (this.finSeq === this.rcvNxt && !this.peerFinished && !this.gone()) this.peerFin();
-  }
-
-  private deliver(payload: Uint8Array): void {
-    for (let next: Uint8Array | null = payload; next; next = this.early.take(this.rcvNxt)) {
-      this.rcvNxt = add(this.rcvNxt, next.length);
-      this.unread += next.length;
-      this.unacknowledged += next.length;
-      this.handler.onData(next);
-      if (this.gone()) return;
-    }
-    if (!this.early.empty) this.ackNow = true;
-  }
-
-  private peerFin(): void {
-    this.rcvNxt = add(this.rcvNxt, 1);
-    this.peerFinished = true;
-    this.early.clear();
-    this.ackNow = true;
+    if (!this.receiver.take(segment, this.delivery)) return;
+    this.receiver.end();
     this.handler.onEnd();
     if (this.finAcked && !this.gone()) this.over();
   }
@@ -438,7 +363,7 @@ export class TcpConnection {
 
   private sendFin(): void {
     if (!this.sendFlags(TCP.FIN | TCP.ACK, this.nxt)) return;
-    if (!this.peerFinished) this.closedFirst = true;
+    if (!this.receiver.finished) this.closedFirst = true;
     this.sent(1, this.link.clock.now());
   }
 
@@ -470,11 +395,11 @@ export class TcpConnection {
       sourcePort: this.addresses.localPort,
       destinationPort: this.addresses.remotePort,
       seq: this.una,
-      ack: this.rcvNxt,
+      ack: this.receiver.next,
       flags: answer ? TCP.SYN | TCP.ACK : TCP.SYN,
       window: SYN_WINDOW,
       mss: this.link.mss,
-      scale: answer && this.scale === 0 ? -1 : SCALE,
+      scale: answer && this.receiver.scale === 0 ? -1 : SCALE,
     });
     this.link.send(this, header, [], this.mss);
     this.nxt = add(this.una, 1);
@@ -485,7 +410,7 @@ export class TcpConnection {
 
   private sendAck(): void {
     // Without room it stays due, and goes out when the link has some.
-    this.ackNow = true;
+    this.receiver.ackNow = true;
     this.sendFlags(TCP.ACK);
   }
 
@@ -512,35 +437,23 @@ export class TcpConnection {
   }
 
   private header(flags: number, seq: number): Uint8Array {
-    const edge = add(this.rcvNxt, this.windowFree());
-    if (distance(edge, this.rcvEdge) > 0) this.rcvEdge = edge;
+    const window = this.receiver.offer();
     return buildHeader({
       sourcePort: this.addresses.localPort,
       destinationPort: this.addresses.remotePort,
       seq,
-      ack: this.rcvNxt,
+      ack: this.receiver.next,
       flags,
-      window: Math.min(distance(this.rcvEdge, this.rcvNxt) >>> this.scale, 0xffff),
+      window,
     });
   }
 
   private send(header: Uint8Array, payload: readonly Uint8Array[]): boolean {
     if (!this.link.send(this, header, payload, this.mss)) return false;
-    this.ackNow = false;
-    this.unacknowledged = 0;
+    this.receiver.ackNow = false;
+    this.receiver.unacknowledged = 0;
     this.ackAt = NEVER;
     return true;
-  }
-
-  private windowFree(): number {
-    return Math.max(Math.min(this.windowMost, 0xffff << this.scale) - this.unread, 0);
-  }
-
-  /** Memory that a peer may fill is shared by all connections, beyond the least that each has. */
-  private grow(): void {
-    this.taken = 0;
-    if (this.windowMost >= WINDOW || !this.link.budget.take(this.windowMost)) return;
-    this.windowMost *= 2;
   }
 
   // --- Time ---
@@ -613,8 +526,7 @@ export class TcpConnection {
     this.state = 'closed';
     this.cancelTimer();
     this.buffer.release();
-    this.early.clear();
-    this.link.budget.give(this.windowMost - WINDOW_LEAST);
+    this.receiver.release();
     this.link.closed(this);
     this.handler.onClosed(end);
   }

@@ -5,7 +5,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { put16 } from '../../bytes.ts';
-import { TcpConnection, WINDOW } from './connection.ts';
+import { TcpConnection } from './connection.ts';
+import { WINDOW } from './receiver.ts';
 import { parseSegment, TCP } from './segment.ts';
 import { BufferBudget } from './send-buffer.ts';
 import type { Clock, TcpEnd, TcpHandler, TcpLink } from './types.ts';
@@ -353,7 +354,7 @@ describe('TCP', () => {
       put16(raw, 14, 1000);
       return parseSegment(raw)!;
     };
-    const { rcvNxt } = client.connection as unknown as { rcvNxt: number };
+    const { next: rcvNxt } = (client.connection as unknown as { receiver: { next: number } }).receiver;
     for (const offset of [-1000, -1, 1, 1000, 2 ** 30]) {
       client.connection.receive(segmentOf(rcvNxt + offset, TCP.RST));
       client.connection.receive(segmentOf(rcvNxt + offset, TCP.SYN));
@@ -380,14 +381,14 @@ describe('TCP', () => {
         const { net, client } = connect(CALM, 1, { data: bytes(2000, 10) }, {});
         if (open) while (client.connection.state === 'syn-sent') net.clock.step();
         for (const each of segments) {
-          const state = client.connection as unknown as { rcvNxt: number; nxt: number };
+          const state = client.connection as unknown as { receiver: { next: number }; nxt: number };
           const segment =
             each instanceof Uint8Array
               ? parseSegment(each)
               : {
                   ...{ sourcePort: 80, destinationPort: 1000, mss: 0, scale: -1 },
                   ...each,
-                  seq: (state.rcvNxt + each.seq) >>> 0,
+                  seq: (state.receiver.next + each.seq) >>> 0,
                   ack: (state.nxt + each.ack) >>> 0,
                 };
           if (!segment) continue;
