@@ -138,7 +138,7 @@ async function boots(images: DomainImages, { booted: count, only, say }: ScaleOp
     say(`${name}: ${value.toFixed(2)} ${unit}`);
     if (only.test(`scale: ${name}`)) rows.push(row(name, unit, value));
   };
-  const machine = await BenchMachine.start(images);
+  const machine = await BenchMachine.start(images, ['--overcommit']);
   try {
     const empty = await memory(machine);
     const all: BenchDomain[] = [];

@@ -17,7 +17,7 @@ import { MCU } from '../xen/bvt.ts';
 import { planBalance } from '../xen/bvt-balance.ts';
 import type { Common } from '../xen/common.ts';
 import type { DomainTraffic } from '../xen/domain-traffic.ts';
-import type { Control, CreateDomain, DomainInfo, Notification } from '../xen/domctl.ts';
+import type { Control, CreateDomain, DomainInfo, MemoryPolicy, Notification } from '../xen/domctl.ts';
 import { type Affinity, together } from './affinity.ts';
 import { Failure } from './failure.ts';
 import type { Crowded, Instruments, PcpuSeat } from './hypervisor-thread.ts';
@@ -40,21 +40,26 @@ export interface PcpusListener {
   onLeaving(domid: number): Promise<void>;
   /** It is on a processor again: another one, or if it could not leave the same. */
   onSettled(domid: number): Promise<void>;
-  onNotification(notification: Notification): void;
+  onNotification(notification: Exclude<Notification, Seek>): void;
   /** A processor died, and with it the machine. */
   onDeath(error: Error): void;
 }
 
+type Seek = Extract<Notification, { kind: 'seek' }>;
 type PcpuNotification = Notification | PlaneNotification | Crowded;
 
 interface PcpuListener extends PcpusListener {
   onCrowded(): void;
+  onSeek(seek: Seek): void;
 }
 
 /** How much time a domain must be owed on another processor to be moved there, ns. */
 const THRESHOLD = 400_000_000;
 /** One that could not be moved is not tried again for so long, ms. */
 const STAYS = 5_000;
+
+/** From one such request of a domain's to the next, ms. */
+const SEEK_INTERVAL = 1000;
 
 /** A domain that is on no processor. */
 interface Journey {
@@ -94,6 +99,9 @@ class Pcpu {
       case 'crowded':
         listener.onCrowded();
         return;
+      case 'seek':
+        listener.onSeek(notification);
+        return;
       case 'plane':
       case 'plane-failed':
       case 'plane-closed':
@@ -122,6 +130,8 @@ export class Pcpus implements PlaneOpener {
   /** How many want that a domain stays where it is. */
   private readonly holds = new Map<number, number>();
   private readonly listener: PcpusListener;
+  /** When domains last had their way that asked for another one's company, ms as Date.now() has it. */
+  private readonly seekers = new Map<number, number>();
   private balancing = false;
   private over = false;
 
@@ -133,7 +143,8 @@ export class Pcpus implements PlaneOpener {
       listener.onDeath(error);
     };
     const onCrowded = () => void this.balance();
-    this.all = seats.map((seat) => new Pcpu(memory, seat, { ...listener, onDeath, onCrowded }));
+    const onSeek = ({ domid, other }: Seek) => void this.bringTogether(domid, other).catch(() => {});
+    this.all = seats.map((seat) => new Pcpu(memory, seat, { ...listener, onDeath, onCrowded, onSeek }));
     this.control = this.makeControl();
     this.instruments = this.routed<Instruments>({});
   }
@@ -326,6 +337,25 @@ export class Pcpus implements PlaneOpener {
     return together(this.affinity(domid));
   }
 
+  /** A domain waits until it is on the processor of another one, with which it wants to share something. */
+  private async bringTogether(domid: number, other: number): Promise<void> {
+    // A guest that asks for one after the other is not carried about without end.
+    const wait = (this.seekers.get(domid) ?? 0) + SEEK_INTERVAL - Date.now();
+    if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
+    for (const [who, whom] of [
+      [domid, other],
+      [other, domid],
+    ] as const) {
+      const to = this.common.pcpuOf(whom);
+      const allowed = together(this.affinity(who));
+      if (to === null || (allowed !== null && !allowed.includes(to))) continue;
+      if (this.common.pcpuOf(who) !== to) await this.move(who, to).catch(() => {});
+      if (this.common.pcpuOf(who) === to) break;
+    }
+    this.seekers.set(domid, Date.now());
+    await this.ask(domid, 'sought', [domid, other]);
+  }
+
   private async tryMove(domid: number, from: number, to: number): Promise<void> {
     if (this.common.pcpuOf(domid) !== from) return;
     try {
@@ -351,12 +381,15 @@ export class Pcpus implements PlaneOpener {
       },
       destroyDomain: async (domid: number) => {
         await this.ask(domid, 'destroyDomain', [domid]);
-        for (const known of [this.affinities, this.staying, this.holds]) known.delete(domid);
+        for (const known of [this.affinities, this.staying, this.holds, this.seekers]) known.delete(domid);
       },
       listDomains: () => this.list(),
       allowanceGet: () => this.all[0]!.control.allowanceGet(),
       allowanceSet: async (allowance: number) => {
         await Promise.all(this.all.map(({ control }) => control.allowanceSet(allowance)));
+      },
+      setMemoryPolicy: async (policy: MemoryPolicy) => {
+        await Promise.all(this.all.map(({ control }) => control.setMemoryPolicy(policy)));
       },
       machineInfo: async () => {
         const [first, ...others] = await Promise.all(this.all.map(({ control }) => control.machineInfo()));

@@ -33,7 +33,9 @@ export type Notification =
   | { kind: 'shutdown'; domid: number; reason: number; crashReason: string | null }
   /** The domain printed on the emergency console. */
   | { kind: 'console'; domid: number; text: string }
-  | { kind: 'trace'; line: string };
+  | { kind: 'trace'; line: string }
+  /** The domain waits until it is on the same processor as another one, with which it wants to share something. */
+  | { kind: 'seek'; domid: number; other: number };
 
 export interface CreateDomain {
   /** The most pages of 4 KiB that it may own. */
@@ -63,6 +65,17 @@ export interface DomainInfo {
   sharedInfoMfn: number;
   /** Frames that the hypervisor needs for it, beside its own pages. */
   overheadPages: number;
+}
+
+/** How a machine deals with its memory. */
+export interface MemoryPolicy {
+  /** Pages of the same contents become one (mm/page-sharing.ts). */
+  readonly sharing: boolean;
+  /**
+   * Domains may be made that together want more memory than there is: when it is used up, the one that writes to a
+   * shared page ends.
+   */
+  readonly overcommit: boolean;
 }
 
 export interface VcpuInfo {
@@ -272,13 +285,8 @@ export class Control {
     this.hypervisor.pageSharing.share(domain, first, count);
   }
 
-  /**
-   * How the machine deals with memory from now on.
-   * @param sharing pages of the same contents become one; those that are one already stay so
-   * @param overcommit domains may be made that together want more memory than there is: when it is used up, the one
-   *   that writes to a shared page ends
-   */
-  setMemoryPolicy({ sharing, overcommit }: { sharing: boolean; overcommit: boolean }): void {
+  /** How the machine deals with memory from now on. What is shared already stays so. */
+  setMemoryPolicy({ sharing, overcommit }: MemoryPolicy): void {
     const { pageSharing } = this.hypervisor;
     pageSharing.enabled = sharing;
     pageSharing.overcommit = overcommit;

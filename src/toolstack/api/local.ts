@@ -8,6 +8,7 @@ import { machine as hostMachine, hostname, version as kernelVersion, release, to
 import { performance } from 'node:perf_hooks';
 import type { Xenstore } from '../../dom0/xenstore/xenstore.ts';
 import { type BvtParameters, DEFAULT_PARAMETERS } from '../../xen/bvt.ts';
+import type { MemoryPolicy } from '../../xen/domctl.ts';
 import { XEN_VERSION } from '../../xen/xen-version.ts';
 import { parseAffinity, together } from '../affinity.ts';
 import type { ImageOptions } from '../images/index.ts';
@@ -54,6 +55,8 @@ export interface LocalOptions {
   readonly memory?: number;
   /** How many processors the machine has (1). */
   readonly pcpus?: number;
+  /** How it deals with its memory (equal pages are shared, no more is given than there is). */
+  readonly memoryPolicy?: MemoryPolicy;
   /** Where core dumps go that a domain's configuration asks for. */
   readonly dumpFolder: string;
   /** Takes what is worth a line in the daemon's log. */
@@ -94,6 +97,7 @@ export class LocalToolstack implements Toolstack {
     const { pcpus = 1 } = options;
     const memory = options.memory ?? Math.min(maxDomainMemory(pcpus), totalmem() >>> 10);
     const machine = await Machine.start(memory, options.startPcpu, options.say, pcpus);
+    if (options.memoryPolicy) await machine.control.setMemoryPolicy(options.memoryPolicy);
     const toolstack = new LocalToolstack(machine, options);
     machine.disks.report = (line) => toolstack.note(line);
     toolstack.note(`Xenolith ${options.version}, ${machine.frames.total >> 8} MiB of machine memory`);

@@ -16,6 +16,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import type { AddressInfo } from 'node:net';
+import type { MemoryPolicy } from '../../xen/domctl.ts';
 import { ToolstackError } from '../api/errors.ts';
 import { LocalToolstack } from '../api/local.ts';
 import type { DaemonInfo } from '../api/model.ts';
@@ -38,6 +39,8 @@ export interface DaemonOptions {
   readonly memory?: number;
   /** How many processors the machine has (1). */
   readonly pcpus?: number;
+  /** How it deals with memory (equal pages are shared, no more is given than there is). */
+  readonly memoryPolicy?: MemoryPolicy;
   /** Listens there, too, for who has the token. */
   readonly listen?: { host: string; port: number };
   /** Ends by itself when it had neither domains nor clients for so many seconds; 0: never. */
@@ -151,6 +154,7 @@ export class Daemon implements DaemonControl {
       version,
       ...(options.memory === undefined ? {} : { memory: options.memory }),
       ...(options.pcpus === undefined ? {} : { pcpus: options.pcpus }),
+      ...(options.memoryPolicy === undefined ? {} : { memoryPolicy: options.memoryPolicy }),
       dumpFolder: place.dumps,
       say: (line) => this.say(line),
     });

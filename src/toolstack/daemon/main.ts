@@ -25,7 +25,7 @@ async function main(args: readonly string[]): Promise<number> {
   process.umask(0o077);
   let daemon: Daemon;
   try {
-    const { memory, listen, idleExit, translate, pcpus } = parseDaemonArguments(args);
+    const { memory, listen, idleExit, translate, pcpus, memoryPolicy } = parseDaemonArguments(args);
     daemon = await Daemon.start({
       place: placeOf(),
       version: version(),
@@ -35,6 +35,7 @@ async function main(args: readonly string[]): Promise<number> {
       ...(listen === undefined ? {} : { listen }),
       idleExit,
       pcpus,
+      memoryPolicy,
       ...(background ? {} : { log: (line: string) => process.stderr.write(line) }),
     });
   } catch (error) {

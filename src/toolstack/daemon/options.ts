@@ -1,6 +1,7 @@
 /** The command line of the daemon. */
 import { isIP } from 'node:net';
 import { parseArgs } from 'node:util';
+import type { MemoryPolicy } from '../../xen/domctl.ts';
 import { MAX_PCPUS, maxDomainMemory } from '../machine.ts';
 import { parseSize, UsageError } from '../options.ts';
 
@@ -13,6 +14,7 @@ export interface DaemonArguments {
   readonly translate: boolean;
   /** How many processors the machine has. */
   readonly pcpus: number;
+  readonly memoryPolicy: MemoryPolicy;
 }
 
 /** What {@link parseDaemonArguments} takes, for a person. */
@@ -22,6 +24,8 @@ export const DAEMON_OPTIONS_HELP = `
                          the address must be one of this host's own (127.0.0.1, ::1)
   --idle-exit SECONDS    ends when it had neither domains nor clients for so long (0: never)
   --pcpus N              processors of the machine, each a thread of the host (1)
+  --overcommit           gives domains more memory than there is, as long as they share enough of it
+  --no-page-sharing      leaves pages alone that have the same contents
   --no-translator        interprets everything
 `;
 
@@ -30,6 +34,8 @@ const OPTIONS = {
   listen: { type: 'string' },
   'idle-exit': { type: 'string' },
   pcpus: { type: 'string' },
+  overcommit: { type: 'boolean' },
+  'no-page-sharing': { type: 'boolean' },
   'no-translator': { type: 'boolean' },
 } as const;
 
@@ -51,6 +57,10 @@ export function parseDaemonArguments(args: readonly string[]): DaemonArguments {
     listen: values.listen === undefined ? undefined : address(values.listen),
     idleExit: Number(idle),
     pcpus,
+    memoryPolicy: {
+      sharing: !(values['no-page-sharing'] ?? false),
+      overcommit: values.overcommit ?? false,
+    },
     translate: !(values['no-translator'] ?? false),
   };
 }
