@@ -436,6 +436,7 @@ export class DomainMemory {
    * @throws HypercallError ENOMEM; EINVAL: numbers that it cannot have. The domain is to be destroyed then.
    */
   populateRuns(runs: readonly Run[]): void {
+    this.needFree(runs.reduce((sum, [, count]) => sum + count, 0));
     for (const [first, count] of runs) {
       const end = first + count;
       if (!(first >= FIRST_MFN && count > 0 && end <= this.layout.ramEnd))
