@@ -96,6 +96,8 @@ vif = [ "" ]`;
   domain = await toolstack.create(config);
   screen = await Screen.of(toolstack, domain.domid);
   await screen.see(/xenolith:~# /);
+  // What the kernel says of a busy machine would stand between the answers.
+  await screen.run('dmesg -n 1');
 });
 
 afterAll(async () => {
