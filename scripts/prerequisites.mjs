@@ -11,6 +11,8 @@ const TOOLS = [
   ['apt-get', 'apt'],
   ['dpkg-deb', 'dpkg'],
   ['mkfs.ext4', 'e2fsprogs'],
+  ['mmdebstrap', 'mmdebstrap'],
+  ['fakeroot', 'fakeroot'],
   ['qemu-img', 'qemu-utils'],
   ['xenstore-ls', 'xenstore-utils'],
   ['socat', 'socat'],
