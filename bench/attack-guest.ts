@@ -7,7 +7,7 @@ import { join } from 'node:path';
 /** What it can do to its neighbours, one kind at a time. */
 export const ATTACKS = [
   ...['calls', 'events', 'timers', 'tables', 'grants', 'memory', 'faults', 'code', 'print', 'store'],
-  ...['pins', 'any', 'mixed'],
+  ...['stream', 'pins', 'any', 'mixed'],
 ] as const;
 
 const FLAGS = [

@@ -372,8 +372,15 @@ static void pins(void) {
   CALL(mmuext_op, &op, 1, 0, DOMID_SELF);
 }
 
+/* What any program may do: memory that passes through the caches. */
+static void stream(void) {
+  static u64 words[4 << 17];
+  for (u64 i = 0; i < sizeof words / sizeof *words; i += 8) words[i]++;
+}
+
 static void grants(void) {
-  enum { FRAMES = 4 };
+  /* More than there are, but few enough to come to an end. */
+  enum { FRAMES = 4, LONG = 0xfff };
   static u64 frames[FRAMES];
   static int ready;
   if (!ready) {
@@ -402,14 +409,14 @@ static void grants(void) {
     }
     case 3: /* anything, often with a count that is too large */
       invent_arguments();
-      CALL(grant_table_op, below(13), arguments + below(PAGE), below(3) ? below(64) : number(), 0);
+      CALL(grant_table_op, below(13), arguments + below(PAGE), below(3) ? below(64) : number() & LONG, 0);
       return;
     case 4: { /* copy */
       struct { u64 ref; u16 dom, offset; u32 pad; } ends[2];
       struct { u64 words[5]; } op;
       for (int i = 0; i < 2; i++) ends[i].ref = number(), ends[i].dom = DOMID_SELF, ends[i].offset = (u16)below(PAGE);
       memcpy(&op, ends, 32), op.words[4] = below(PAGE) | below(4) << 16;
-      CALL(grant_table_op, 5, &op, below(3) ? 1 : number(), 0);
+      CALL(grant_table_op, 5, &op, below(3) ? 1 : number() & LONG, 0);
       return;
     }
     default: calls();
@@ -519,7 +526,7 @@ static void store(void) {
 static const struct { const char *name; void (*harm)(void); } attacks[] = {
     {"calls", calls}, {"events", events}, {"timers", timers}, {"tables", tables},
     {"grants", grants}, {"memory", memory}, {"faults", faults}, {"code", code},
-    {"print", print}, {"store", store}, {"pins", pins}, {"any", any_call},
+    {"print", print}, {"store", store}, {"stream", stream}, {"pins", pins}, {"any", any_call},
 };
 enum { ATTACKS = sizeof attacks / sizeof *attacks, MIXED = ATTACKS - 2 };
 
@@ -553,7 +560,7 @@ void start(struct start_info *given) {
     if (is(attacks[i].name, text)) harm = attacks[i].harm, name = attacks[i].name;
   for (;; beat()) {
     /* One that an exception ends is an attack too. */
-    for (int i = harm == pins ? 1 : 16; i; i--, count++) bad += (u64)guard(harm);
+    for (int i = harm == pins || harm == stream ? 1 : 16; i; i--, count++) bad += (u64)guard(harm);
     shared->upcall_mask = 1;
   }
 }
