@@ -20,6 +20,8 @@ export function compileOptimised(bytes: Uint8Array): WebAssembly.Module {
   try {
     return new WebAssembly.Module(bytes);
   } finally {
+    // Without the baseline compiler there are no tiers: V8 takes that flag back by itself, and does not set it again.
     setFlagsFromString('--liftoff');
+    setFlagsFromString('--wasm-dynamic-tiering');
   }
 }

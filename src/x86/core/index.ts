@@ -67,6 +67,8 @@ class Core implements InspectableProcessor {
   private readonly jumps: number;
   private readonly translations: Translations;
   private readonly recorder = new Recorder();
+  /** Instructions of the last run. */
+  private executed = 0;
   private readonly translating: boolean;
   private readonly stepTranslated: boolean;
   private readonly board: ActivityBoard | null;
@@ -315,7 +317,7 @@ class Core implements InspectableProcessor {
     if (this.loaded !== cpu) this.place(cpu);
     this.board?.enterCpu(cpu.address);
     cpu.put(CPU.activity, ACTIVITY.translation);
-    this.translations.work();
+    this.translations.work(this.executed);
     cpu.put(CPU.activity, ACTIVITY.interpreter);
     if (cpu.get(CPU.rflags) & FLAG.TF) return this.trap(cpu, this.step(cpu));
     cpu.put(CPU.stepping, 0);
@@ -359,6 +361,7 @@ class Core implements InspectableProcessor {
       executed += left - (cpu.get(CPU.budget) | 0);
     }
     executed -= ((cpu.get(CPU.passages) - passages) >>> 0) * GATE_COST;
+    this.executed = executed;
     const low = cpu.get(CPU.instructions) + executed;
     cpu.put(CPU.instructions, low);
     if (low >= 0x1_0000_0000) cpu.put(CPU.instructions + 4, cpu.get(CPU.instructions + 4) + 1);

@@ -31,11 +31,15 @@ import type { Recorder } from './recorder.ts';
 import type { Verifier } from './verify.ts';
 
 /** Most regions of one module. */
-const BATCH = 32;
-/** Runs of the processor between looks at what waits and what is finished. */
+const BATCH = 8;
+/**
+ * Runs of the processor between looks at what waits and what is finished; a run of so many instructions counts as
+ * another one.
+ */
 const INTERVAL = 32;
-/** Most jobs under way: more would only wait, and their code may have changed by then. */
-const JOBS = 4;
+const LONG_RUN = 1 << 14;
+/** Most jobs under way: more would only wait, and what becomes hot meanwhile with them. */
+const JOBS = 2;
 /** Most regions that are kept; of these, most that are installed nowhere: their code was written over, or is gone. */
 const REGIONS = 8192;
 const IDLE_REGIONS = 1024;
@@ -108,7 +112,7 @@ export class Translations {
   private readonly verifier: Verifier | null;
   private readonly recorder: Recorder;
   private queue: Request[] = [];
-  /** Wide regions take long to compile: they come one by one, when nothing else waits. */
+  /** Wide regions take long to compile: they come when nothing else waits, each for itself. */
   private wideQueue: Request[] = [];
   /** Places asked for, by frame: each is translated once until the frame's code is dropped. */
   private readonly asked = new Map<number, Set<number>>();
@@ -220,16 +224,21 @@ export class Translations {
     });
   }
 
-  /** Starts what waits, installs what is finished. Cheap where there is neither. */
-  work(): void {
+  /**
+   * Starts what waits, installs what is finished. Cheap where there is neither.
+   * @param executed instructions since the last time
+   */
+  work(executed: number): void {
     if (this.queue.length + this.wideQueue.length + this.jobs.size === 0 && !this.loading) return;
-    if (++this.waited < INTERVAL) return;
+    this.waited += 1 + executed / LONG_RUN;
+    if (this.waited < INTERVAL) return;
     this.waited = 0;
     for (let result = this.compiler.poll(); result !== null; result = this.compiler.poll())
       if (result.id === STORED) this.keep(result as StoredResult);
       else this.finish(result as CompileResult);
-    if (this.queue.length > 0 && this.jobs.size < JOBS) this.start(this.queue.splice(0, BATCH));
-    else if (this.jobs.size === 0) this.startWide();
+    // What became hot last is what runs now.
+    if (this.queue.length > 0 && this.jobs.size < JOBS) this.start(this.queue.splice(-BATCH).reverse());
+    else if (this.jobs.size < JOBS) this.startWide();
   }
 
   /** Starts the first of the wide ones that has been recorded; if there is none, it asks for a recording. */

@@ -10,7 +10,7 @@ import { definitions } from '../isa/index.ts';
 import { buildRegions } from './build.ts';
 import { type CodePlace, GuestCode, RecordedCode } from './code-view.ts';
 import { KnownForms } from './facts.ts';
-import { findRegion, type Region } from './region.ts';
+import { findRegion, type Region, worthwhile } from './region.ts';
 
 /** Where a region is to begin. */
 export interface WantedRegion {
@@ -106,7 +106,7 @@ export class Compiler {
       const guest = new GuestCode(this.memory, code);
       const view = trace === null ? guest : new RecordedCode(guest, code.page, trace);
       const region = findRegion(this.decoder, view, entry, new Set(apart), trace !== null);
-      if (region === null) return;
+      if (region === null || (trace === null && !worthwhile(region))) return;
       regions.push(region);
       compiled.push(describe(region, place));
     });

@@ -55,10 +55,14 @@ interface Limits {
   readonly inline: number;
   /** Most calls within each other. */
   readonly depth: number;
+  /** Most functions that an indirect call may lead to within the region. */
+  readonly callees: number;
 }
 
-const NARROW: Limits = { region: 500, inline: 120, depth: 5 };
-const WIDE: Limits = { region: 1500, inline: 500, depth: 12 };
+const NARROW: Limits = { region: 500, inline: 120, depth: 5, callees: 1 };
+const WIDE: Limits = { region: 1500, inline: 500, depth: 12, callees: 4 };
+/** A region without a loop that is smaller is hardly worth being entered. */
+const WORTHWHILE_INSTRUCTIONS = 8;
 /** Most pages: each has a bit. */
 const PAGES = 63;
 /** Most targets of an indirect branch that are looked for. */
@@ -75,7 +79,7 @@ interface Context {
   readonly leaders: Set<number>;
   readonly seen: Set<number>;
   /** By address of the instruction: the contexts of calls that stay in the region; of calls back to the entry: itself. */
-  readonly calls: Map<number, Context>;
+  readonly calls: Map<number, Context[]>;
   readonly targets: Map<number, { context: Context; address: number }[]>;
   /** Addresses of returns. */
   readonly returns: Set<number>;
@@ -110,6 +114,17 @@ export function findRegion(
   wide: boolean,
 ): Region | null {
   return new Explorer(decoder, view, wide).explore(entry, apart);
+}
+
+/**
+ * Whether entering it costs less than interpreting what is in it. What is small and has no loop becomes part of those that
+ * call it; but where code that is interpreted calls it, as a region it would only be in the way.
+ */
+export function worthwhile({ blocks }: Region): boolean {
+  const size = blocks.reduce((sum, { instructions }) => sum + instructions.length, 0);
+  const backwards = ({ start, taken, next }: Block) =>
+    [taken, next].some((to) => to !== null && blocks[to]!.start <= start);
+  return size >= WORTHWHILE_INSTRUCTIONS || blocks.some(backwards);
 }
 
 class Explorer {
@@ -231,26 +246,25 @@ class Explorer {
 
   private call(here: Context, at: number, instruction: Instruction): void {
     const behind = at + instruction.length;
-    const to = instruction.relative ? behind + instruction.immediateLow : this.view.targets(at)[0];
-    if (to !== undefined && (this.view.executed(to) || to === this.contexts[0]!.entry)) {
-      if (here.parent === null && to === here.entry) {
+    const targets = instruction.relative
+      ? [behind + instruction.immediateLow]
+      : this.view.targets(at).slice(0, this.limits.callees);
+    let stays = instruction.relative;
+    for (const to of targets) {
+      if (!this.view.executed(to) && to !== this.contexts[0]!.entry) stays = false;
+      else if (here.parent === null && to === here.entry) {
         // To itself: the return is one of several places.
-        here.calls.set(at, here);
+        here.calls.set(at, [here]);
         here.sites.add(behind);
-        this.leaving(here, behind);
-        return;
-      }
-      if (this.inlines(here, to)) {
+        stays = false;
+      } else if (this.inlines(here, to)) {
         const callee = context(here, to, behind);
         this.contexts.push(callee);
-        here.calls.set(at, callee);
-        if (!instruction.relative) here.targets.set(at, [{ context: callee, address: to }]);
+        here.calls.set(at, [...(here.calls.get(at) ?? []), callee]);
         this.queue.push([callee, to]);
-        if (!instruction.relative) this.leaving(here, behind);
-        return;
-      }
+      } else stays = false;
     }
-    this.leaving(here, behind);
+    if (!stays) this.leaving(here, behind);
   }
 
   /** A call that leaves the region comes back to it here. */
@@ -376,10 +390,9 @@ class Explorer {
       if (found !== null) targets.push({ address, block: found });
     };
     if (isCall(instruction)) {
-      const callee = here.calls.get(last);
-      if (callee === undefined) return;
-      if (instruction.relative) block.taken = position(callee, callee.entry);
-      else aim(callee, callee.entry);
+      for (const callee of here.calls.get(last) ?? [])
+        if (instruction.relative) block.taken = position(callee, callee.entry);
+        else aim(callee, callee.entry);
     } else if (isReturn(instruction)) {
       if (here.parent !== null) aim(here.parent, here.returnTo);
       else for (const site of here.sites) aim(here, site);
