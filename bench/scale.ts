@@ -16,9 +16,12 @@ const MEMORY = 128;
 const ALLOWANCES = [5, 50];
 /** Seconds until what was started runs as it will. */
 const SETTLE = 5;
-/** Questions to the idle domain, and seconds between two of them, at most. */
-const PINGS = 100;
-const PAUSE = 0.1;
+/**
+ * Questions to the idle domain, and seconds between two of them, at most: together they have to stay within what is its
+ * share of the processor among so many, or it waits for its turn as they do.
+ */
+const PINGS = 40;
+const PAUSE = 2;
 const LISTS = 7;
 /** Seconds for which the machine is left alone, so that it finds what is equal. */
 const QUIET = 30;
@@ -93,13 +96,16 @@ async function forks(
     const alone = () => perCpuSecond(machine, [first], seconds);
     await alone();
     let before = await alone();
+    await first.stopCounting();
 
     const unforked = await memory(machine);
     const started = performance.now();
-    const all = [first, ...(await machine.fork(first, count - 1))];
+    const forked = await machine.fork(first, count - 1);
     add(`${count - 1} forks take`, 's', (performance.now() - started) / 1000);
-    await Promise.all(all.map((domain) => domain.count()));
-    add(`${count - 1} forks until the last one has answered`, 's', (performance.now() - started) / 1000);
+    await Promise.all(forked.map((domain) => domain.run('true')));
+    add(`${count - 1} forks until all have answered`, 's', (performance.now() - started) / 1000);
+    const all = [first, ...forked];
+    await Promise.all(all.map((domain) => domain.startCounting()));
 
     for (const allowance of ALLOWANCES) {
       await toolstack.setScheduler({ contextSwitchAllowance: allowance * 1000 });
