@@ -181,7 +181,7 @@ export class Machine {
     await this.networks.close();
   }
 
-  private notified(notification: Notification): void {
+  private notified(notification: Exclude<Notification, { kind: 'seek' }>): void {
     if (notification.kind === 'trace') {
       this.onTrace(notification.line);
       return;

@@ -207,6 +207,25 @@ describe('processors', () => {
     expect(w.told).toEqual([`leaving ${b}`, `settled ${b}`]);
   });
 
+  it('bring domains together that want to share something', async () => {
+    const w = world(2);
+    const a = await created(w, { affinity: [[0]] });
+    const b = await created(w);
+    const c = await created(w, { affinity: [[1]] });
+    expect([a, b, c].map((domid) => w.pcpus.pcpuOf(domid))).toEqual([0, 1, 1]);
+    // a may not go to b; b may come.
+    w.pcpus.receive(0, { kind: 'notify', value: { kind: 'seek', domid: a, other: b } });
+    await w.settle();
+    expect(w.pcpus.pcpuOf(b)).toBe(0);
+    expect(w.fakes[0]!.log.at(-1)).toBe('sought');
+    // c can neither go nor be visited; nor does one that is gone come. The guest is told all the same.
+    const before = w.fakes[1]!.log.length;
+    w.pcpus.receive(1, { kind: 'notify', value: { kind: 'seek', domid: c, other: a } });
+    await w.settle();
+    expect(w.fakes[1]!.log.slice(before)).toEqual(['sought']);
+    expect([a, c].map((domid) => w.pcpus.pcpuOf(domid))).toEqual([0, 1]);
+  });
+
   it('are gone together', async () => {
     const w = world(2);
     const answer = w.pcpus.control.allowanceGet().catch((error: Error) => error.message);

@@ -45,6 +45,12 @@ export class DomainTraffic {
     if (tracing) hypervisor.control.setTrace(domain.id, true);
   }
 
+  /** The domain asked for another one's company (Hypervisor.neighbour), and has it now, or cannot have it. */
+  sought(domid: number, other: number): void {
+    const domain = this.hypervisor.domain(domid);
+    if (domain !== undefined) this.hypervisor.sought(domain, other);
+  }
+
   /** Who runs here or waits for it. */
   queue(): DomainQueue {
     return this.hypervisor.scheduler.queue();

@@ -90,7 +90,7 @@ export class EventChannels {
    * @throws HypercallError ESRCH: no such domain; EINVAL: not a port for us; ENOSPC
    */
   bindInterdomain(remoteDomid: number, remotePort: number): number {
-    const remote = this.domain.hypervisor.domain(remoteDomid)?.events;
+    const remote = this.domain.hypervisor.neighbour(this.domain, remoteDomid)?.events;
     if (!remote) throw new HypercallError(remoteDomid === DOMAIN_0 ? ERRNO.EINVAL : ERRNO.ESRCH);
     const there = remote.channel(remotePort);
     if (!there || there.state !== EVTCHNSTAT.unbound || there.remoteDomid !== this.domain.id) {

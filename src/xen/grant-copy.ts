@@ -59,7 +59,7 @@ function within({ start, end }: Side, offset: number, length: number): boolean {
 
 function openSide(caller: Domain, end: CopyEnd, write: boolean, granted: boolean): Side | GrantStatus {
   if (granted) {
-    const owner = end.domid === DOMID.SELF ? caller : caller.hypervisor.domain(end.domid);
+    const owner = end.domid === DOMID.SELF ? caller : caller.hypervisor.neighbour(caller, end.domid);
     if (!owner || owner.dying) return GNTST.bad_domain;
     const use = owner.grants.use(end.frame, { domid: caller.id, write, map: false });
     if (typeof use === 'number') return use;
@@ -79,8 +79,8 @@ function openSide(caller: Domain, end: CopyEnd, write: boolean, granted: boolean
 export function transfer(caller: Domain, mfn: number, domid: number, ref: number): GrantStatus {
   const { memory } = caller;
   if (!memory.exclusive(mfn)) return GNTST.bad_page;
+  const target = domid === DOMID.SELF ? caller : caller.hypervisor.neighbour(caller, domid);
   try {
-    const target = domid === DOMID.SELF ? caller : caller.hypervisor.domain(domid);
     if (!target || target.dying) return GNTST.bad_domain;
     const { grants } = target;
     if (ref >= grants.frames.entries) return GNTST.bad_gntref;

@@ -61,7 +61,7 @@ export class GrantMappings {
   map(vcpu: Vcpu, hostAddress: number, flags: number, ref: number, domid: number): MapResult {
     const failed = (status: GrantStatus): MapResult => ({ status, handle: 0, busAddress: 0 });
     if ((flags & (GNTMAP.host_map | GNTMAP.device_map)) === 0) return failed(GNTST.bad_gntref);
-    const owner = this.domain.hypervisor.domain(domid);
+    const owner = this.domain.hypervisor.neighbour(this.domain, domid);
     if (!owner || owner.dying) return failed(GNTST.bad_domain);
     if (this.count >= MAX_MAPPINGS) return failed(GNTST.no_space);
 

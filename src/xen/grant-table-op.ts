@@ -3,7 +3,7 @@ import type { VirtualAddress } from '../x86/cpu.ts';
 import type { Domain } from './domain.ts';
 import { type CopyEnd, copy, transfer } from './grant-copy.ts';
 import type { GrantVersion } from './grant-frames.ts';
-import { type Arguments, HypercallError, RESTART } from './hypercall.ts';
+import { type Arguments, HypercallError, NotYet, RESTART } from './hypercall.ts';
 import { ERRNO } from './public/errno.ts';
 import {
   GNTCOPY,
@@ -61,10 +61,16 @@ export function grantTableOp(vcpu: Vcpu, args: Arguments): number {
   const array = ARRAYS.get(command);
   if (array) {
     const now = Math.min(count, MAX_OPERATIONS);
-    for (let index = 0; index < now; index++) array.operation(vcpu, at + index * array.size);
-    if (now === count) return 0;
-    args.set(1, at + now * array.size);
-    args.set(2, count - now);
+    let done = 0;
+    try {
+      for (; done < now; done++) array.operation(vcpu, at + done * array.size);
+    } catch (error) {
+      // This one has to wait; those before it are not done again.
+      if (!(error instanceof NotYet)) throw error;
+    }
+    if (done === count) return 0;
+    args.set(1, at + done * array.size);
+    args.set(2, count - done);
     return RESTART;
   }
   const single = SINGLE.get(command);

@@ -83,12 +83,16 @@ export function invoke(call: Hypercall, vcpu: Vcpu, args: Arguments): number {
   return run(call, vcpu, args);
 }
 
+/** A hypercall has to wait for Domain 0: the guest does not run meanwhile, and makes it again. */
+export class NotYet extends Error {}
+
 function run(call: Hypercall, vcpu: Vcpu, args: Arguments): number {
   try {
     return call.handler(vcpu, args);
   } catch (error) {
     if (error instanceof HypercallError) return -error.errno;
     if (error instanceof OutOfFrames) return -ERRNO.ENOMEM;
+    if (error instanceof NotYet) return RESTART;
     throw error;
   }
 }

@@ -28,12 +28,13 @@ import {
   HypercallError,
   invoke,
   NO_RESULT,
+  NotYet,
   RESTART,
 } from './hypercall.ts';
 import { makeHypercalls } from './hypercall-table.ts';
 import { DomainMemory, type MemoryPlaces, outOfMemory } from './mm/domain-memory.ts';
-import { handlePageTableWrite } from './mm/page-table-write.ts';
 import { PageSharing } from './mm/page-sharing.ts';
+import { handlePageTableWrite } from './mm/page-table-write.ts';
 import { ownPage, type SharedFrames } from './mm/shared-frames.ts';
 import { NotificationQueue } from './notify.ts';
 import { generalProtection, invalidOpcode } from './priv-op.ts';
@@ -110,6 +111,8 @@ export class Hypervisor {
   private readonly hypercalls: readonly (Hypercall | undefined)[] = makeHypercalls();
   private readonly args = new Arguments();
   private readonly notifications: NotificationQueue;
+  /** Domains that cannot be brought to one that asked for them. */
+  private readonly apart = new WeakMap<Domain, Set<number>>();
   /** Instructions a nanosecond, as measured. */
   private rate = 0.05;
   /** System time until which the guest may run before the clock is looked at. */
@@ -177,6 +180,30 @@ export class Hypervisor {
 
   domain(id: number): Domain | undefined {
     return this.domains.get(id);
+  }
+
+  /**
+   * A domain that another one wants to share something with. If it is on another processor, Domain 0 is asked to bring
+   * the two together, and the one that asks waits for that.
+   * @throws NotYet
+   */
+  neighbour(domain: Domain, id: number): Domain | undefined {
+    const found = this.domains.get(id);
+    const pcpu = this.common.pcpuOf(id);
+    if (found !== undefined || pcpu === null || pcpu === this.pcpu || this.apart.get(domain)?.has(id))
+      return found;
+    domain.pause();
+    this.notify({ kind: 'seek', domid: domain.id, other: id });
+    throw new NotYet();
+  }
+
+  /** Domain 0 has done what it could to bring two domains together: the one that asked goes on. */
+  sought(domain: Domain, id: number): void {
+    if (!this.domains.has(id)) {
+      const apart = this.apart.get(domain) ?? new Set();
+      this.apart.set(domain, apart.add(id));
+    }
+    domain.unpause();
   }
 
   allDomains(): Iterable<Domain> {
