@@ -190,6 +190,16 @@ async function writeAll(file: Pick<FileHandle, 'write'>, bytes: Uint8Array, at: 
   }
 }
 
+const REASONS: Readonly<Record<string, string>> = {
+  ENOSPC: 'no space left on the disk',
+  EDQUOT: 'no space left on the disk',
+  ENOENT: 'no such folder',
+  ENOTDIR: 'no such folder',
+  EISDIR: 'that is a folder',
+  EACCES: 'permission denied',
+  EROFS: 'on a read-only file system',
+};
+
 /** Writes a file aside and puts it in its place when it is complete. */
 export async function replaceFile(path: string, write: (file: FileHandle) => Promise<void>): Promise<void> {
   const aside = `${path}.${randomBytes(4).toString('hex')}.tmp`;
@@ -208,9 +218,6 @@ export async function replaceFile(path: string, write: (file: FileHandle) => Pro
     await rm(aside, { force: true }).catch(() => {});
     const { code } = error as NodeJS.ErrnoException;
     if (code === undefined || !(error instanceof Error) || !('syscall' in error)) throw error;
-    throw new ToolstackError(
-      'failed',
-      `${path}: ${code === 'ENOSPC' ? 'no space left on the disk' : error.message}`,
-    );
+    throw new ToolstackError('failed', `${path}: ${REASONS[code] ?? error.message}`);
   }
 }
