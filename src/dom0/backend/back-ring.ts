@@ -20,8 +20,8 @@ export class BackRing {
   private readonly entrySize: number;
   private reqCons: number;
   private rspProd: number;
-  /** Answers that the front end can see. */
-  private published: number;
+  /** Answers up to which {@link awaited} was asked. */
+  private asked: number;
 
   /**
    * @param pages linear addresses @param entrySize bytes of the larger of request and response
@@ -35,7 +35,7 @@ export class BackRing {
     // A ring that was in use before goes on where its answers end.
     this.rspProd = this.load(SRING.rsp_prod);
     this.reqCons = this.rspProd;
-    this.published = this.rspProd;
+    this.asked = this.rspProd;
     this.available();
   }
 
@@ -106,9 +106,19 @@ export class BackRing {
 
   /** Shows the answers to the front end. @returns true: it is to be signalled */
   publish(): boolean {
-    const added = (this.rspProd - this.published) >>> 0;
-    this.published = this.rspProd;
+    this.show();
+    return this.awaited();
+  }
+
+  /** Shows the answers to the front end, which may come upon them by itself before {@link awaited} is asked. */
+  show(): void {
     this.store(SRING.rsp_prod, this.rspProd);
+  }
+
+  /** Does the front end still wait for an answer that was shown since this was asked last? Then it is to be signalled. */
+  awaited(): boolean {
+    const added = (this.rspProd - this.asked) >>> 0;
+    this.asked = this.rspProd;
     return (this.rspProd - this.load(SRING.rsp_event)) >>> 0 < added;
   }
 

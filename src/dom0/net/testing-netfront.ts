@@ -178,6 +178,11 @@ export class FrontQueue {
     return answers;
   }
 
+  /** Wants to be signalled for the next answer to what it sent. */
+  waitForAnswer(): void {
+    this.u32(this.txPage + SRING.rsp_event, this.txConsumed + 1);
+  }
+
   received(): Received[] {
     const packets: Received[] = [];
     const produced = this.memory.read32(this.rxPage + SRING.rsp_prod);

@@ -135,6 +135,7 @@ export class VifQueue {
   prepare(): Outgoing {
     const { tx, slots, packet } = this;
     if (tx.available() === 0 && !tx.moreRequests()) return 'none';
+    if (this.untold >= UNTOLD_MAX) this.tell();
     slots.count = 0;
     this.extras = 0;
     this.gso = GSO.none;
@@ -191,8 +192,7 @@ export class VifQueue {
     }
     // A guest that goes on sending looks for answers after each packet: then it need not be signalled at all.
     tx.show();
-    if (++this.untold >= UNTOLD_MAX) this.tell();
-    else if (this.untold === 1) this.owner.onUntold();
+    if (++this.untold === 1) this.owner.onUntold();
   }
 
   /** Tells the guest of answers, if it has not seen them by itself. */

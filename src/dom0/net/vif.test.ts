@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { NETIF_RSP, NETRXF, NETTXF, XEN_NETIF_EXTRA_TYPE } from '../../xen/public/io/netif.ts';
 import { XenbusState } from '../../xen/public/io/xenbus.ts';
 import { type TestBackends, testBackends } from '../backend/testing.ts';
@@ -254,6 +254,35 @@ describe('two guests on a bridge', () => {
     expect(kept.length).toBeGreaterThan(100);
     expect(kept.length).toBeLessThan(120);
     for (const [index, bytes] of kept.entries()) expect(Buffer.compare(bytes, frame(index))).toBe(0);
+  });
+
+  it('is signalled for answers only if it did not come upon them by itself', async () => {
+    const two = await world();
+    const [a, b] = two.fronts as [NetFront, NetFront];
+    b.queue.offer(24);
+    await hello(two);
+    const signals = vi.spyOn(a.guest.domain.events, 'notifyFromDom0');
+    const parts = a.place(ethernet(0, 1, 0x88b5, noise(80)));
+    // As Linux does: it looks for answers after each packet, and then waits for the next one.
+    const looks = () => {
+      const answers = a.queue.txAnswers().length;
+      a.queue.waitForAnswer();
+      return answers;
+    };
+    looks();
+    for (let count = 0; count < 20; count++) {
+      a.queue.push(parts);
+      a.queue.kick();
+      expect(looks()).toBe(1);
+    }
+    await two.backends.settle();
+    expect(signals).not.toHaveBeenCalled();
+    a.queue.push(parts);
+    a.queue.push(parts);
+    a.queue.kick();
+    await two.backends.settle();
+    expect(signals).toHaveBeenCalledTimes(1);
+    expect(looks()).toBe(2);
   });
 
   it('counts', async () => {
