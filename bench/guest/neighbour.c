@@ -161,14 +161,24 @@ static void touch_memory(void) {
   }
 }
 
+/* How gladly the kernel kills us when memory runs out. */
+static void adjust(const char *score) {
+  int fd = open("/proc/self/oom_score_adj", O_WRONLY);
+  need(fd >= 0, "oom_score_adj");
+  write_all(fd, score, strlen(score));
+  close(fd);
+}
+
 static void bomb(void) {
-  /* Whoever is not a child of the bomb's survives what it does to memory. */
+  setsid();
+  signal(SIGHUP, SIG_IGN);
+  /* This process stays, so that there is a next time; its children go first. */
+  adjust("-1000");
   for (;;) {
     pid_t group = fork();
     if (group == 0) {
       setpgid(0, 0);
-      int adjust = open("/proc/self/oom_score_adj", O_WRONLY);
-      if (adjust >= 0) write_all(adjust, "1000", 4), close(adjust);
+      adjust("1000");
       if (fork() == 0) touch_memory();
       int64_t until = now() + 2000000000;
       while (now() < until) fork();
