@@ -230,6 +230,42 @@ describe('a server of files', () => {
     await fails(client.clunk(2), ERRNO.EBADF);
   });
 
+  it('takes numbers as large as they come', async () => {
+    writeFileSync(join(path, 'file'), 'text');
+    await client.walk(ROOT, 2, 'file');
+    const most = 0xffff_ffff_ffff_ffffn;
+    const set = (valid: number, size: bigint, time: bigint) =>
+      client.ask(P9.setattr, (w) =>
+        w
+          .u32(2)
+          .u32(valid)
+          .u32(0)
+          .u32(0xffff_fffe)
+          .u32(0xffff_fffe)
+          .u64(size)
+          .u64(time)
+          .u64(time)
+          .u64(time)
+          .u64(time),
+      );
+    await fails(set(8, most, 0n), ERRNO.EINVAL);
+    // No file system has such a file.
+    await expect(set(8, BigInt(Number.MAX_SAFE_INTEGER), 0n)).rejects.toThrow(/errno (22|27)$/);
+    // What a file system makes of such numbers is its own business, as long as it is an answer.
+    const refused = (error: { errno?: number }) => expect(error.errno).toBe(ERRNO.EINVAL);
+    await set(0x1b0, 0n, most).catch(refused);
+    await client.ask(P9.getattr, (w) => w.u32(2).u64(most));
+    await client.open(2, 2);
+    await client
+      .read(2, Number.MAX_SAFE_INTEGER, 100)
+      .then(({ length }) => expect(length).toBe(0))
+      .catch(refused);
+    await expect(client.write(2, Number.MAX_SAFE_INTEGER, new Uint8Array(10))).rejects.toThrow(
+      /errno (22|27)$/,
+    );
+    expect(statSync(join(path, 'file')).size).toBe(4);
+  });
+
   it('answers whatever it is asked', async () => {
     writeFileSync(join(path, 'file'), 'text');
     const types = Object.values(P9);

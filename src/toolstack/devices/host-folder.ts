@@ -85,8 +85,11 @@ interface Tree {
  * @throws Error with a code of Node's: it cannot be had
  */
 export async function openFolder(path: string, budget = DescriptorBudget.ofProcess()): Promise<FileNode> {
-  const fd = await open(path, O_PATH | O_DIRECTORY);
   budget.take();
+  const fd = await open(path, O_PATH | O_DIRECTORY).catch((error: unknown) => {
+    budget.give();
+    throw error;
+  });
   return new HostNode({ budget, nodes: new Set() }, fd, await fstat(fd), null, '', '');
 }
 
@@ -214,13 +217,11 @@ class HostNode implements FileNode {
   create(name: string, mode: OpenMode, permissions: number, exclusive: boolean) {
     return told(async () => {
       this.mustBe('directory');
-      this.tree.budget.take();
       let fd: number;
       try {
         const flags = flagsOf(mode) | O_CREAT | O_EXCL | O_NOFOLLOW;
-        fd = await open(this.at(name), flags, permissions);
+        fd = await this.counted(this.at(name), flags, permissions);
       } catch (error) {
-        this.tree.budget.give();
         if (exclusive || (error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
         const node = await this.find(name);
         try {
@@ -233,8 +234,7 @@ class HostNode implements FileNode {
       try {
         // The permissions are the guest's to say, whatever our umask is.
         await fchmod(fd, permissions);
-        this.tree.budget.take();
-        const node = await this.hold(await open(`/proc/self/fd/${fd}`, O_PATH), name);
+        const node = await this.hold(await this.counted(`/proc/self/fd/${fd}`, O_PATH), name);
         return { node: node as FileNode, file: this.opened(fd) };
       } catch (error) {
         await this.closed(fd);
@@ -313,15 +313,7 @@ class HostNode implements FileNode {
 
   private async find(name: string): Promise<HostNode> {
     this.mustBe('directory');
-    this.tree.budget.take();
-    let fd: number;
-    try {
-      fd = await open(this.at(name), O_PATH | O_NOFOLLOW);
-    } catch (error) {
-      this.tree.budget.give();
-      throw error;
-    }
-    return this.hold(fd, name);
+    return this.hold(await this.counted(this.at(name), O_PATH | O_NOFOLLOW), name);
   }
 
   /** @param fd counted already */
@@ -340,10 +332,14 @@ class HostNode implements FileNode {
   }
 
   /** Opens the very file, not its name. */
-  private async descriptor(flags: number): Promise<number> {
+  private descriptor(flags: number): Promise<number> {
+    return this.counted(this.path, flags);
+  }
+
+  private async counted(path: string | Buffer, flags: number, permissions?: number): Promise<number> {
     this.tree.budget.take();
     try {
-      return await open(this.path, flags);
+      return await open(path, flags, permissions);
     } catch (error) {
       this.tree.budget.give();
       throw error;
