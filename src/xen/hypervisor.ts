@@ -291,6 +291,7 @@ export class Hypervisor {
     this.notifications.flush();
     this.notifications.forget(domain.id);
     this.common.release(domain.id);
+    this.pageSharing.reclaim();
   }
 
   private addVcpu(domain: Domain, id: number): void {

@@ -1,6 +1,6 @@
 /** Copies of a running Debian kernel with two virtual CPUs: each goes on where the first one was, and for itself. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { loadGuest } from '../../src/toolstack/guest.ts';
+import { type Guest, loadGuest } from '../../src/toolstack/guest.ts';
 import { Machine } from '../../src/toolstack/machine.ts';
 import { nodePcpus } from '../../src/toolstack/node/pcpu.ts';
 import { parseOptions } from '../../src/toolstack/options.ts';
@@ -51,6 +51,7 @@ class Screen implements DomainEvents {
 }
 
 let machine: Machine;
+let guest: Guest;
 const parent = new Screen();
 const screens: Screen[] = [];
 let freeBefore = 0;
@@ -60,7 +61,7 @@ const free = async () => (await machine.control.machineInfo()).freePages;
 beforeAll(async () => {
   const options = parseOptions(['-q', '--memory', '128']);
   if (options.command !== 'boot') throw new Error('not the options of a domain');
-  const guest = await loadGuest(options, { scripted: false, size: null }, {});
+  guest = await loadGuest(options, { scripted: false, size: null }, {});
   const start = nodePcpus({
     script: new URL('pcpu-worker.js', WORKERS),
     compilerScript: new URL('compiler-worker.js', WORKERS),
@@ -131,5 +132,26 @@ describe('forks of a running domain', () => {
     expect(await parent.run('echo $NAME; cat /tmp/file')).toBe('first\nkept\nparent');
     // The first one may have touched pages that it had not before; no more than that is missing.
     expect(freeBefore - (await free())).toBeLessThan(64);
+  });
+});
+
+describe('a second domain of the same kernel', () => {
+  it('comes to share most of its memory with the first, and each has its own', async () => {
+    const second = new Screen();
+    second.domain = await RunningDomain.start(machine, guest, second);
+    await second.see(/xenolith:~# /);
+    const { totalPages } = await machine.control.getDomainInfo(second.domain.id);
+    const end = Date.now() + PATIENCE;
+    // Found equal, a little at a time: both domains have shells that wait.
+    while ((await machine.control.machineInfo()).savedPages < totalPages * 1.5 && Date.now() < end)
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    const info = await machine.control.machineInfo();
+    expect(info.savedPages).toBeGreaterThan(totalPages * 1.5);
+    // What is saved is promised to them: it is not given to others.
+    expect(info.promisedPages).toBeGreaterThan(totalPages);
+    await second.run('echo second > /tmp/file; NAME=second');
+    expect(await parent.run('echo $NAME; cat /tmp/file')).toBe('first\nkept\nparent');
+    expect(await second.run('echo $NAME; cat /tmp/file; ls / | sort | md5sum')).toMatch(/^second\nsecond\n/);
+    await second.domain.destroy();
   });
 });
