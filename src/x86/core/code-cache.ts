@@ -8,7 +8,7 @@
  * only ever added to; when it is full, everything is thrown away.
  */
 import type { Memory } from '../../machine/memory.ts';
-import type { Cpu } from '../cpu.ts';
+import type { Cpu, VirtualAddress } from '../cpu.ts';
 import type { Decoder, Instruction } from '../decoder.ts';
 import { CODE_MAP_SIZE } from '../interpreter/build.ts';
 import { FRAME_CODE } from '../mmu.ts';
@@ -31,6 +31,14 @@ export interface RegionEntry {
   /** From the start of the region's first page to the start of this one, in bytes. */
   readonly distance: number;
   readonly wide: boolean;
+}
+
+/** Where one was entered. */
+export interface EnteredRegion extends Omit<RegionEntry, 'wide'> {
+  /** In the page. */
+  readonly offset: number;
+  /** The region's first page. */
+  readonly page: VirtualAddress;
 }
 
 export interface CodeCacheHost {
@@ -230,6 +238,19 @@ export class CodeCache {
     u32[(record + RECORD.displacement) >>> 2] = distance;
     u32[(record + RECORD.immediate) >>> 2] = number;
     u32[(record + RECORD.immediate + 4) >>> 2] = numbers;
+  }
+
+  /** Where a region is entered: what its record says. @param page the region's first page */
+  regionAt(record: number, page: VirtualAddress): EnteredRegion {
+    const { u32, u16 } = this.memory;
+    return {
+      slot: u32[(record + RECORD.link) >>> 2]!,
+      distance: u32[(record + RECORD.displacement) >>> 2]! | 0,
+      number: u32[(record + RECORD.immediate) >>> 2]!,
+      numbers: u32[(record + RECORD.immediate + 4) >>> 2]!,
+      offset: u16[(record + RECORD.offset) >>> 1]!,
+      page,
+    };
   }
 
   /** A region is not to be entered any more at a place of a frame, if it still is there. */

@@ -177,7 +177,7 @@ class Core implements InspectableProcessor {
         return record;
       },
       hot: (cpu, record) => this.hot(cpuAt(cpu!), record!),
-      often: (cpu, record) => this.often(cpuAt(cpu!), record!),
+      often: (cpu, record, before) => this.often(cpuAt(cpu!), record!, before!),
       leftApart: (cpu, record) => this.translations.leftApart(cpuAt(cpu!), record!),
       straddleChanged: (_cpu, record) => this.code.straddleChanged(record!),
       undefinedInstruction: (_cpu, record) => this.count(this.code.nameOf(record!)),
@@ -220,11 +220,11 @@ class Core implements InspectableProcessor {
   }
 
   /** A region is entered often: what goes on from there is worth translating in one. */
-  private often(cpu: Cpu, record: number): void {
+  private often(cpu: Cpu, record: number, before: number): void {
     const page = cpu.number(CPU.page);
     const linear = this.translate(cpu, page, Access.Fetch);
     const offset = this.memory.u16[(record + RECORD.offset) >>> 1]!;
-    if (linear !== 0) this.translations.requestWide(cpu, linear >>> 12, offset);
+    if (linear !== 0) this.translations.requestWide(cpu, linear >>> 12, offset, before);
   }
 
   private count(name: string): void {

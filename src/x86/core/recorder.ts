@@ -67,12 +67,11 @@ export class Recorder {
     return false;
   }
 
-  /** The latest recording in which an address of the CPU's was executed, or null. */
-  find(cpu: Cpu, address: VirtualAddress): Float64Array | null {
+  /** Recordings in which an address of the CPU's was executed, the latest first. */
+  find(cpu: Cpu, address: VirtualAddress): Float64Array[] {
     const since = cpu.number(CPU.instructions) - LIFETIME;
-    const found = this.recordings.find(
-      (each) => each.cpu === cpu && each.at >= since && each.addresses.has(address),
-    );
-    return found?.trace ?? null;
+    return this.recordings
+      .filter((each) => each.cpu === cpu && each.at >= since && each.addresses.has(address))
+      .map(({ trace }) => trace);
   }
 }

@@ -26,7 +26,7 @@ import {
   type WantedRegion,
 } from '../translator/compile.ts';
 import { REGION_IMPORTS } from '../translator/imports.ts';
-import type { CodeCache } from './code-cache.ts';
+import type { CodeCache, EnteredRegion } from './code-cache.ts';
 import type { Recorder } from './recorder.ts';
 import type { Verifier } from './verify.ts';
 
@@ -46,6 +46,9 @@ const IDLE_REGIONS = 1024;
 
 /** Most recordings that a request for a wide region waits for. */
 const RECORDINGS = 2;
+/** Most recordings that a wide region is made from; how often one is made anew. */
+const TRACES = 4;
+const REMAKES = 3;
 
 /** A translated region, wherever it is installed. */
 interface Translation {
@@ -55,6 +58,7 @@ interface Translation {
   readonly entries: CompiledRegion['entries'];
   readonly apart: readonly number[];
   readonly wide: boolean;
+  readonly remakes: number;
   /** In how many places it is installed. */
   installations: number;
   /** Instantiates the module of a stored one, with all its regions. */
@@ -91,11 +95,14 @@ interface Installation {
   readonly numbers: number;
 }
 
-interface Request extends Omit<WantedRegion, 'trace'> {
+interface Request extends Omit<WantedRegion, 'traces'> {
   readonly cpu: Cpu;
   readonly wide: boolean;
-  /** Of a wide one: how many recordings were started for it. */
+  /** Of a wide one: how many recordings were started for it; from which wide one it was entered. */
   recordings: number;
+  readonly before: EnteredRegion | null;
+  /** How often it was made anew, with more ways in it. */
+  readonly remakes: number;
   /** Slot of the translation that the new one is to take the place of. */
   readonly replaces: number | null;
 }
@@ -109,6 +116,7 @@ export class Translations {
   private readonly imports: Record<string, unknown>;
   private readonly compiler: RegionCompiler;
   private readonly alongside: Compiler;
+  private readonly decoder: Decoder;
   private readonly verifier: Verifier | null;
   private readonly recorder: Recorder;
   private queue: Request[] = [];
@@ -163,6 +171,7 @@ export class Translations {
     this.table = options.table;
     this.imports = { memory: options.memory.wasm };
     for (const name of REGION_IMPORTS) this.imports[name] = options.imports[name];
+    this.decoder = options.decoder;
     this.alongside = new Compiler(options.memory, options.decoder);
     this.compiler = options.compiler ?? compileAtOnce(this.alongside);
   }
@@ -179,13 +188,17 @@ export class Translations {
     this.queue.push(wanted(cpu, frame, entry));
   }
 
-  /** A region that begins at an offset of the CPU's page, in a machine frame, is entered often. */
-  requestWide(cpu: Cpu, frame: number, entry: number): void {
+  /**
+   * A region that begins at an offset of the CPU's page, in a machine frame, is entered often.
+   * @param before the record at which the region was entered that led to it, if that is wide; 0: it is not
+   */
+  requestWide(cpu: Cpu, frame: number, entry: number, before: number): void {
     const asked = this.asked.get(frame) ?? new Set();
     this.asked.set(frame, asked);
     if (asked.has(WIDE + entry)) return;
     asked.add(WIDE + entry);
-    this.wideQueue.push({ ...wanted(cpu, frame, entry), wide: true });
+    const from = before === 0 ? null : this.code.regionAt(before, cpu.number(CPU.base));
+    this.wideQueue.push({ ...wanted(cpu, frame, entry), wide: true, before: from });
   }
 
   /** Installs what is known to begin at an offset of the CPU's page, if anything is. */
@@ -204,15 +217,17 @@ export class Translations {
     const now = cpu.number(CPU.instructions) - (cpu.get(CPU.budget) | 0);
     const crossings = this.crossings.get(slot) ?? { count: 0, since: now };
     this.crossings.set(slot, crossings);
-    if (++crossings.count < CROSSINGS) return;
-    this.crossings.delete(slot);
+    if (++crossings.count !== CROSSINGS) return;
+    // A wide one goes on until the other one is there, uncounted.
+    if (!translation.wide || now - crossings.since > CROSSINGS * CROSSING_INTERVAL)
+      this.crossings.delete(slot);
     if (now - crossings.since > CROSSINGS * CROSSING_INTERVAL) return;
     const page = cpu.number(CPU.base);
     if (translation.apart.includes(cpu.rip - page)) return;
     const frame = u32[u32[record + RECORD.immediate / 4 + 1]! >>> 2]!;
     if (!this.code.holds(frame)) return;
-    this.remove(slot, frame);
     const { wide } = translation;
+    if (!wide) this.remove(slot, frame);
     (wide ? this.wideQueue : this.queue).push({
       cpu,
       code: { ...codePlace(cpu, page), frame },
@@ -220,6 +235,8 @@ export class Translations {
       apart: [...translation.apart, cpu.rip - page],
       wide,
       recordings: 0,
+      before: null,
+      remakes: translation.remakes,
       replaces: slot,
     });
   }
@@ -245,10 +262,12 @@ export class Translations {
   private startWide(): void {
     const { recorder } = this;
     for (const [i, request] of this.wideQueue.entries()) {
-      const trace = recorder.find(request.cpu, request.code.page + request.entry);
-      if (trace === null) continue;
+      const { cpu, code, entry } = request;
+      const traces = recorder.find(cpu, code.page + entry);
+      if (traces.length === 0) continue;
       this.wideQueue.splice(i, 1);
-      if (this.start([request], trace)) return;
+      const remake = this.remake(request, traces[0]!);
+      if (this.start([remake ?? request], traces.slice(0, TRACES))) return;
     }
     const [first] = this.wideQueue;
     if (first === undefined || !recorder.start(first.cpu)) return;
@@ -260,6 +279,49 @@ export class Translations {
     });
   }
 
+  /**
+   * What is entered often is where a branch of a wide region leaves it: that one is made anew, with this way in it.
+   * @returns null: it is not so, or was done too often
+   */
+  private remake({ cpu, code, entry, before }: Request, trace: Float64Array): Request | null {
+    const translation = before === null ? undefined : this.bySlot.get(before.slot);
+    if (before === null || translation?.wide !== true || translation.remakes >= REMAKES) return null;
+    const { page, distance, offset, number, slot } = before;
+    const index = translation.pages.findIndex(({ delta }) => delta * PAGE_SIZE === distance);
+    const frame = this.memory.u32[(before.numbers >>> 2) + index]!;
+    const start = page + distance;
+    const from = trace.indexOf(code.page + entry) - 1;
+    if (from < 0 || !trace.includes(start + offset) || !this.code.holds(frame)) return null;
+    const instruction = this.instructionOf(translation, trace[from]! - page);
+    const definition = instruction?.form?.definition;
+    if (definition === undefined || definition.name === 'CALL' || definition.name === 'RET') return null;
+    if (!instruction!.relative && definition.ends !== true) return null;
+    this.asked.get(code.frame)?.delete(WIDE + entry);
+    return {
+      ...wanted(cpu, frame, offset),
+      code: { ...codePlace(cpu, start), frame },
+      apart: translation.apart.map((address) => address - distance),
+      wide: true,
+      remakes: translation.remakes + 1,
+      replaces: number === 0 ? slot : null,
+    };
+  }
+
+  /** The instruction at a distance from the start of a translation's first page, if it is part of it. */
+  private instructionOf({ pages }: Translation, address: number): Instruction | null {
+    return this.decoder.decode((i) => {
+      const delta = Math.floor((address + i) / PAGE_SIZE);
+      const offset = address + i - delta * PAGE_SIZE;
+      const page = pages.find((each) => each.delta === delta);
+      let before = 0;
+      for (const [start, end] of page?.ranges ?? []) {
+        if (offset >= start && offset < end) return page!.bytes[before + offset - start]!;
+        before += end - start;
+      }
+      return -1;
+    });
+  }
+
   /** A CPU is no more. */
   forget(cpu: Cpu): void {
     this.recorder.forget(cpu);
@@ -267,7 +329,7 @@ export class Translations {
   }
 
   /** @returns whether there was something to compile */
-  private start(requests: readonly Request[], trace: Float64Array | null = null): boolean {
+  private start(requests: readonly Request[], traces: readonly Float64Array[] = []): boolean {
     const places = requests.filter((request) => this.code.holds(request.code.frame) && !this.reuse(request));
     if (places.length === 0) return false;
     if (this.count + places.length > REGIONS) this.forgetAll();
@@ -275,7 +337,7 @@ export class Translations {
     this.jobs.set(id, places);
     this.compiler.post({
       id,
-      places: places.map(({ code, entry, apart }) => ({ code, entry, apart, trace })),
+      places: places.map(({ code, entry, apart }) => ({ code, entry, apart, traces })),
     });
     return true;
   }
@@ -287,10 +349,10 @@ export class Translations {
     const plain = new WebAssembly.Instance(module, { env: this.imports }).exports;
     const exports = this.verifier?.wrap(module, plain, regions) ?? plain;
     for (const [i, { place, pages, entries, apart, wide }] of regions.entries()) {
-      const { replaces } = requests[place]!;
+      const { replaces, remakes } = requests[place]!;
       const slot = this.slot();
       this.table.set(slot, exports[regionName(i)]);
-      const translation = { slot, pages, entries, apart, wide, installations: 0, load: null };
+      const translation = { slot, pages, entries, apart, wide, remakes, installations: 0, load: null };
       this.bySlot.set(slot, translation);
       this.learn(translation);
       this.counts.made++;
@@ -359,7 +421,16 @@ export class Translations {
       this.compiler.used?.(batch);
     };
     for (const { pages, entries, apart } of regions) {
-      const translation = { slot: -1, pages, entries, apart, wide: false, installations: 0, load };
+      const translation = {
+        slot: -1,
+        pages,
+        entries,
+        apart,
+        wide: false,
+        remakes: 0,
+        installations: 0,
+        load,
+      };
       translations.push(translation);
       this.learn(translation);
     }
@@ -367,12 +438,13 @@ export class Translations {
   }
 
   /** Code with the same bytes was translated before. */
-  private reuse({ code, entry, apart, wide, replaces }: Request): boolean {
+  private reuse({ code, entry, apart, wide, remakes, replaces }: Request): boolean {
     const list = this.known.get(entry);
     if (list === undefined) return false;
     const view = new GuestCode(this.memory, code);
     for (const translation of list) {
-      if ((wide && !translation.wide) || !this.beginsWith(code.frame, translation)) continue;
+      if ((wide && !translation.wide) || translation.remakes < remakes) continue;
+      if (!this.beginsWith(code.frame, translation)) continue;
       if (apart.some((address) => !translation.apart.includes(address))) continue;
       const pages = translation.pages.map(({ delta }) => view.page(delta)?.frame ?? 0);
       if (!pages.includes(0) && this.install(translation, pages, replaces)) return true;
@@ -506,7 +578,17 @@ export class Translations {
 /** What begins at an offset of the CPU's page, in a machine frame. */
 function wanted(cpu: Cpu, frame: number, entry: number): Request {
   const code = { ...codePlace(cpu, cpu.number(CPU.page)), frame };
-  return { cpu, code, entry, apart: [], wide: false, recordings: 0, replaces: null };
+  return {
+    cpu,
+    code,
+    entry,
+    apart: [],
+    wide: false,
+    recordings: 0,
+    before: null,
+    remakes: 0,
+    replaces: null,
+  };
 }
 
 /** Where the CPU's code is to be looked for. */

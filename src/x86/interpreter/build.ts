@@ -307,9 +307,9 @@ function buildRun(
                 f.store(cpu, budget, CPU.budget);
                 f.store(cpu, i32.const(ACTIVITY.translated), CPU.activity);
                 const status = f.local('i32');
-                const uncounted = f.let(i32.const(0));
+                const arrivals = { uncounted: f.let(i32.const(0)), wide: f.let(i32.const(0)) };
                 f.loop((region) => {
-                  if (!exact) emitArrival(f, cpu, rec, uncounted, env.imports.often);
+                  if (!exact) emitArrival(f, cpu, rec, arrivals, env.imports.often);
                   const distance = i64.load32s(rec, RECORD.displacement);
                   f.store(cpu, i64.sub(i64.load(cpu, CPU.page), distance), CPU.base);
                   const slot = i32.load(rec, RECORD.link);
@@ -337,7 +337,7 @@ function buildRun(
                 f.brIf(i32.eqz(rec), stop);
                 f.set(entry, rec);
                 emitRemember(f, cpu, tlb, rec);
-                countArrival(select(uncounted, i32.const(1), i32.const(HEAT_FROM_WIDE)));
+                countArrival(select(arrivals.wide, i32.const(HEAT_FROM_WIDE), i32.const(1)));
                 f.br(next);
               });
               for (const form of hot)

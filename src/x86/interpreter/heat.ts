@@ -63,25 +63,36 @@ export function emitHeat(f: Func, cpu: I32, record: I32, hot: Callee, weight: I3
   );
 }
 
+/** What is remembered from region to region of those that follow each other, initially zeros. */
+export interface Arrivals {
+  /** For how many more regions none is counted. */
+  readonly uncounted: Local<'i32'>;
+  /** The record at which the region before was entered, if that is a wide one. */
+  readonly wide: Local<'i32'>;
+}
+
 /**
  * Counts arrivals at regions that are not wide. Where such regions follow each other, the first one counts and then
  * one of several: what follows will be part of the wide region that begins with the first, or will be first where that
- * one leads to it. `uncounted`: for how many more regions that is so.
+ * one leads to it.
  */
-export function emitArrival(f: Func, cpu: I32, record: I32, uncounted: Local<'i32'>, often: Callee): void {
+export function emitArrival(f: Func, cpu: I32, record: I32, arrivals: Arrivals, often: Callee): void {
+  const { uncounted, wide } = arrivals;
+  const count = () => {
+    f.set(uncounted, i32.const(UNCOUNTED));
+    const sum = f.let(i32.add(i32.load16u(record, REGION_RECORD.arrivals), 1));
+    f.store(record, sum, REGION_RECORD.arrivals, 16);
+    f.if(i32.eq(sum, WIDE_THRESHOLD), () => f.do(often, cpu, record, wide));
+  };
   f.if(
     i32.load16u(record, REGION_RECORD.wide),
-    () => f.set(uncounted, i32.const(0)),
-    () =>
-      f.if(
-        uncounted,
-        () => f.set(uncounted, i32.sub(uncounted, 1)),
-        () => {
-          f.set(uncounted, i32.const(UNCOUNTED));
-          const count = f.let(i32.add(i32.load16u(record, REGION_RECORD.arrivals), 1));
-          f.store(record, count, REGION_RECORD.arrivals, 16);
-          f.if(i32.eq(count, WIDE_THRESHOLD), () => f.do(often, cpu, record));
-        },
-      ),
+    () => {
+      f.set(uncounted, i32.const(0));
+      f.set(wide, record);
+    },
+    () => {
+      f.if(uncounted, () => f.set(uncounted, i32.sub(uncounted, 1)), count);
+      f.set(wide, i32.const(0));
+    },
   );
 }

@@ -11,8 +11,8 @@ export const HOST_SIGNATURES = {
   straddleChanged: 2,
   /** (cpu, record): the record has become hot. */
   hot: 2,
-  /** (cpu, record): the region at the record is entered often. */
-  often: 2,
+  /** (cpu, record, before): the region at the record is entered often, now from the wide one at `before` (0: not so). */
+  often: 3,
   /** (cpu, record): an instruction without definition was met: counted by name. */
   undefinedInstruction: 2,
   /** (cpu, record): the region entered at the record was left with STATUS.apart. */

@@ -146,9 +146,13 @@ export class RecordedCode implements CodeView {
   /** By address of an instruction: what was executed after it, and how often. */
   private readonly successors = new Map<number, Map<number, number>>();
 
-  /** @param trace virtual addresses of instructions, in the order of execution */
-  constructor(code: GuestCode, page: VirtualAddress, trace: Float64Array) {
+  /** @param traces virtual addresses of instructions, in the order of execution */
+  constructor(code: GuestCode, page: VirtualAddress, traces: readonly Float64Array[]) {
     this.code = code;
+    for (const trace of traces) this.read(trace, page);
+  }
+
+  private read(trace: Float64Array, page: VirtualAddress): void {
     for (let i = 0; i + 1 < trace.length; i++) {
       const from = trace[i]! - page;
       const to = trace[i + 1]! - page;

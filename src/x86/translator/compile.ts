@@ -19,8 +19,8 @@ export interface WantedRegion {
   readonly entry: number;
   /** Instructions whose memory accesses are checked alone: their distances from the start of the entry's page. */
   readonly apart: readonly number[];
-  /** For a wide region (see region.ts): what was executed lately, as addresses of instructions; null: no wide one. */
-  readonly trace: Float64Array | null;
+  /** For a wide region (see region.ts): what was executed lately, as addresses of instructions; empty: no wide one. */
+  readonly traces: readonly Float64Array[];
 }
 
 export interface CompileJob {
@@ -102,11 +102,12 @@ export class Compiler {
   compile({ id, places }: CompileJob): CompileResult {
     const regions: Region[] = [];
     const compiled: CompiledRegion[] = [];
-    places.forEach(({ code, entry, apart, trace }, place) => {
+    places.forEach(({ code, entry, apart, traces }, place) => {
       const guest = new GuestCode(this.memory, code);
-      const view = trace === null ? guest : new RecordedCode(guest, code.page, trace);
-      const region = findRegion(this.decoder, view, entry, new Set(apart), trace !== null);
-      if (region === null || (trace === null && !worthwhile(region))) return;
+      const wide = traces.length > 0;
+      const view = wide ? new RecordedCode(guest, code.page, traces) : guest;
+      const region = findRegion(this.decoder, view, entry, new Set(apart), wide);
+      if (region === null || (!wide && !worthwhile(region))) return;
       regions.push(region);
       compiled.push(describe(region, place));
     });
