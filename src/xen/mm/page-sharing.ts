@@ -53,7 +53,8 @@ const PROBES = 32;
 /** For how long the scan goes on at a time while nothing else is to be done, and rests then, ns. */
 const BURST = 500_000;
 const REST = 20_000_000;
-/** From a pass that merged something to the next, and from one that merged nothing. */
+/** From a pass that merged something, or saw this many pages change, to the next; and from one that did not. */
+const MANY = 256;
 const SOON = 2e9;
 const LATER = 60e9;
 /** Of the machine's memory: with less free it is scanned while guests have work too; and with less, at all costs. */
@@ -92,6 +93,8 @@ export class PageSharing {
   private queue: number[] | null = null;
   private next = FIRST_MFN;
   private mergedBefore = 0;
+  /** Pages of this pass that were not what they were in the last one. */
+  private changed = 0;
   private nextPass = 0;
 
   constructor(host: SharingHost) {
@@ -145,7 +148,7 @@ export class PageSharing {
   }
 
   private pause(now: number): number {
-    const wait = this.lastPass > 0 ? SOON : LATER;
+    const wait = this.lastPass > 0 || this.changed >= MANY ? SOON : LATER;
     this.nextPass = now + wait;
     return wait;
   }
@@ -193,6 +196,7 @@ export class PageSharing {
     if (this.queue === null) {
       this.queue = Array.from(this.host.allDomains(), ({ id }) => id);
       this.mergedBefore = this.merged;
+      this.changed = 0;
       this.next = FIRST_MFN;
     }
     for (let id = this.queue[0]; id !== undefined; id = this.queue[0]) {
@@ -245,6 +249,7 @@ export class PageSharing {
     const hash = this.hash(frame);
     if (settled && hashes[frame] !== hash) {
       hashes[frame] = hash;
+      this.changed++;
       return;
     }
     hashes[frame] = hash;
