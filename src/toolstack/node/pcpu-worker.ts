@@ -1,5 +1,6 @@
 /** The program of a processor's worker thread on Node. */
 import { randomFillSync } from 'node:crypto';
+import { performance } from 'node:perf_hooks';
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { Memory } from '../../machine/memory.ts';
 import { type CompileResult, type StoredResult, TranslationCounts, VerifyLog } from '../../x86/index.ts';

@@ -8,27 +8,26 @@
  * A region that has bytes of a dropped frame cannot be entered any more, and does not go on into that frame.
  */
 import { type Memory, PAGE_SIZE } from '../../machine/memory.ts';
-import type { Cpu, VirtualAddress } from '../cpu.ts';
+import type { Cpu } from '../cpu.ts';
 import type { Decoder, Instruction } from '../decoder.ts';
 import { RECORD } from '../records.ts';
 import { CPU } from '../state.ts';
 import { regionName } from '../translator/build.ts';
-import { type CodePlace, GuestCode } from '../translator/code-view.ts';
+import { GuestCode } from '../translator/code-view.ts';
 import {
-  type CompiledPage,
-  type CompiledRegion,
   type CompileResult,
   Compiler,
   gather,
   type RegionCompiler,
   STORED,
   type StoredResult,
-  type WantedRegion,
 } from '../translator/compile.ts';
 import { REGION_IMPORTS } from '../translator/imports.ts';
-import type { CodeCache, EnteredRegion } from './code-cache.ts';
+import type { CodeCache } from './code-cache.ts';
 import type { Recorder } from './recorder.ts';
+import { codePlace, entryOffset, type Request, type Translation, wanted } from './translation.ts';
 import type { Verifier } from './verify.ts';
+import { WideRequests } from './wide-requests.ts';
 
 /** Most regions of one module. */
 const BATCH = 8;
@@ -43,27 +42,6 @@ const JOBS = 2;
 /** Most regions that are kept; of these, most that are installed nowhere: their code was written over, or is gone. */
 const REGIONS = 8192;
 const IDLE_REGIONS = 1024;
-
-/** Most recordings that a request for a wide region waits for. */
-const RECORDINGS = 2;
-/** Most recordings that a wide region is made from; how often one is made anew. */
-const TRACES = 4;
-const REMAKES = 3;
-
-/** A translated region, wherever it is installed. */
-interface Translation {
-  /** Of the table; -1: its module is not instantiated yet. */
-  slot: number;
-  readonly pages: readonly Omit<CompiledPage, 'frame'>[];
-  readonly entries: CompiledRegion['entries'];
-  readonly apart: readonly number[];
-  readonly wide: boolean;
-  readonly remakes: number;
-  /** In how many places it is installed. */
-  installations: number;
-  /** Instantiates the module of a stored one, with all its regions. */
-  readonly load: (() => void) | null;
-}
 
 /** Where translations came from. */
 export class TranslationCounts {
@@ -95,18 +73,6 @@ interface Installation {
   readonly numbers: number;
 }
 
-interface Request extends Omit<WantedRegion, 'traces'> {
-  readonly cpu: Cpu;
-  readonly wide: boolean;
-  /** Of a wide one: how many recordings were started for it; from which wide one it was entered. */
-  recordings: number;
-  readonly before: EnteredRegion | null;
-  /** How often it was made anew, with more ways in it. */
-  readonly remakes: number;
-  /** Slot of the translation that the new one is to take the place of. */
-  readonly replaces: number | null;
-}
-
 type RegionFunction = (cpu: number, entry: number, frames: number) => number;
 
 export class Translations {
@@ -116,12 +82,10 @@ export class Translations {
   private readonly imports: Record<string, unknown>;
   private readonly compiler: RegionCompiler;
   private readonly alongside: Compiler;
-  private readonly decoder: Decoder;
   private readonly verifier: Verifier | null;
-  private readonly recorder: Recorder;
   private queue: Request[] = [];
   /** Wide regions take long to compile: they come when nothing else waits, each for itself. */
-  private wideQueue: Request[] = [];
+  private readonly wide: WideRequests;
   /** Places asked for, by frame: each is translated once until the frame's code is dropped. */
   private readonly asked = new Map<number, Set<number>>();
   private readonly jobs = new Map<number, Request[]>();
@@ -165,15 +129,18 @@ export class Translations {
     this.onStored = options.onStored ?? (() => {});
     this.loading = options.compiler?.stored ?? false;
     this.verifier = options.verifier ?? null;
-    this.recorder = options.recorder;
     this.memory = options.memory;
     this.code = options.code;
     this.table = options.table;
     this.imports = { memory: options.memory.wasm };
     for (const name of REGION_IMPORTS) this.imports[name] = options.imports[name];
-    this.decoder = options.decoder;
     this.alongside = new Compiler(options.memory, options.decoder);
     this.compiler = options.compiler ?? compileAtOnce(this.alongside);
+    this.wide = new WideRequests(options.memory, options.decoder, options.recorder, {
+      translation: (slot) => this.bySlot.get(slot),
+      holds: (frame) => this.code.holds(frame),
+      givenUp: ({ code, entry }) => this.asked.get(code.frame)?.delete(WIDE + entry),
+    });
   }
 
   /** What begins at an offset of the CPU's page, in a machine frame, has become hot. */
@@ -198,7 +165,7 @@ export class Translations {
     if (asked.has(WIDE + entry)) return;
     asked.add(WIDE + entry);
     const from = before === 0 ? null : this.code.regionAt(before, cpu.number(CPU.base));
-    this.wideQueue.push({ ...wanted(cpu, frame, entry), wide: true, before: from });
+    this.wide.add(cpu, { ...wanted(cpu, frame, entry), wide: true }, from);
   }
 
   /** Installs what is known to begin at an offset of the CPU's page, if anything is. */
@@ -228,17 +195,16 @@ export class Translations {
     if (!this.code.holds(frame)) return;
     const { wide } = translation;
     if (!wide) this.remove(slot, frame);
-    (wide ? this.wideQueue : this.queue).push({
-      cpu,
+    const request: Request = {
       code: { ...codePlace(cpu, page), frame },
       entry: entryOffset(translation),
       apart: [...translation.apart, cpu.rip - page],
       wide,
-      recordings: 0,
-      before: null,
       remakes: translation.remakes,
       replaces: slot,
-    });
+    };
+    if (wide) this.wide.add(cpu, request, null);
+    else this.queue.push(request);
   }
 
   /**
@@ -246,7 +212,7 @@ export class Translations {
    * @param executed instructions since the last time
    */
   work(executed: number): void {
-    if (this.queue.length + this.wideQueue.length + this.jobs.size === 0 && !this.loading) return;
+    if (this.queue.length + this.jobs.size === 0 && this.wide.empty && !this.loading) return;
     this.waited += 1 + executed / LONG_RUN;
     if (this.waited < INTERVAL) return;
     this.waited = 0;
@@ -255,83 +221,20 @@ export class Translations {
       else this.finish(result as CompileResult);
     // What became hot last is what runs now.
     if (this.queue.length > 0 && this.jobs.size < JOBS) this.start(this.queue.splice(-BATCH).reverse());
-    else if (this.jobs.size < JOBS) this.startWide();
-  }
-
-  /** Starts the first of the wide ones that has been recorded; if there is none, it asks for a recording. */
-  private startWide(): void {
-    const { recorder } = this;
-    for (const [i, request] of this.wideQueue.entries()) {
-      const { cpu, code, entry } = request;
-      const traces = recorder.find(cpu, code.page + entry);
-      if (traces.length === 0) continue;
-      this.wideQueue.splice(i, 1);
-      const remake = this.remake(request, traces[0]!);
-      if (this.start([remake ?? request], traces.slice(0, TRACES))) return;
+    else if (this.jobs.size < JOBS) {
+      const next = this.wide.next();
+      if (next !== null) this.start([next.request], next.traces);
     }
-    const [first] = this.wideQueue;
-    if (first === undefined || !recorder.start(first.cpu)) return;
-    this.wideQueue = this.wideQueue.filter((request) => {
-      if (request.cpu !== first.cpu || ++request.recordings <= RECORDINGS) return true;
-      // Not often any more: it may become so again.
-      this.asked.get(request.code.frame)?.delete(WIDE + request.entry);
-      return false;
-    });
-  }
-
-  /**
-   * What is entered often is where a branch of a wide region leaves it: that one is made anew, with this way in it.
-   * @returns null: it is not so, or was done too often
-   */
-  private remake({ cpu, code, entry, before }: Request, trace: Float64Array): Request | null {
-    const translation = before === null ? undefined : this.bySlot.get(before.slot);
-    if (before === null || translation?.wide !== true || translation.remakes >= REMAKES) return null;
-    const { page, distance, offset, number, slot } = before;
-    const index = translation.pages.findIndex(({ delta }) => delta * PAGE_SIZE === distance);
-    const frame = this.memory.u32[(before.numbers >>> 2) + index]!;
-    const start = page + distance;
-    const from = trace.indexOf(code.page + entry) - 1;
-    if (from < 0 || !trace.includes(start + offset) || !this.code.holds(frame)) return null;
-    const instruction = this.instructionOf(translation, trace[from]! - page);
-    const definition = instruction?.form?.definition;
-    if (definition === undefined || definition.name === 'CALL' || definition.name === 'RET') return null;
-    if (!instruction!.relative && definition.ends !== true) return null;
-    this.asked.get(code.frame)?.delete(WIDE + entry);
-    return {
-      ...wanted(cpu, frame, offset),
-      code: { ...codePlace(cpu, start), frame },
-      apart: translation.apart.map((address) => address - distance),
-      wide: true,
-      remakes: translation.remakes + 1,
-      replaces: number === 0 ? slot : null,
-    };
-  }
-
-  /** The instruction at a distance from the start of a translation's first page, if it is part of it. */
-  private instructionOf({ pages }: Translation, address: number): Instruction | null {
-    return this.decoder.decode((i) => {
-      const delta = Math.floor((address + i) / PAGE_SIZE);
-      const offset = address + i - delta * PAGE_SIZE;
-      const page = pages.find((each) => each.delta === delta);
-      let before = 0;
-      for (const [start, end] of page?.ranges ?? []) {
-        if (offset >= start && offset < end) return page!.bytes[before + offset - start]!;
-        before += end - start;
-      }
-      return -1;
-    });
   }
 
   /** A CPU is no more. */
   forget(cpu: Cpu): void {
-    this.recorder.forget(cpu);
-    this.wideQueue = this.wideQueue.filter((request) => request.cpu !== cpu);
+    this.wide.forget(cpu);
   }
 
-  /** @returns whether there was something to compile */
-  private start(requests: readonly Request[], traces: readonly Float64Array[] = []): boolean {
+  private start(requests: readonly Request[], traces: readonly Float64Array[] = []): void {
     const places = requests.filter((request) => this.code.holds(request.code.frame) && !this.reuse(request));
-    if (places.length === 0) return false;
+    if (places.length === 0) return;
     if (this.count + places.length > REGIONS) this.forgetAll();
     const id = this.nextJob++;
     this.jobs.set(id, places);
@@ -339,7 +242,6 @@ export class Translations {
       id,
       places: places.map(({ code, entry, apart }) => ({ code, entry, apart, traces })),
     });
-    return true;
   }
 
   private finish({ id, module, regions }: CompileResult): void {
@@ -518,7 +420,7 @@ export class Translations {
         for (const { translation } of there) translation.installations = 0;
       this.installed.clear();
       this.queue = [];
-      this.wideQueue = [];
+      this.wide.clear();
       return;
     }
     this.asked.delete(frame);
@@ -575,34 +477,6 @@ export class Translations {
   }
 }
 
-/** What begins at an offset of the CPU's page, in a machine frame. */
-function wanted(cpu: Cpu, frame: number, entry: number): Request {
-  const code = { ...codePlace(cpu, cpu.number(CPU.page)), frame };
-  return {
-    cpu,
-    code,
-    entry,
-    apart: [],
-    wide: false,
-    recordings: 0,
-    before: null,
-    remakes: 0,
-    replaces: null,
-  };
-}
-
-/** Where the CPU's code is to be looked for. */
-function codePlace(cpu: Cpu, page: VirtualAddress): Omit<CodePlace, 'frame'> {
-  return {
-    page,
-    root: cpu.get(CPU.root),
-    frameTable: cpu.get(CPU.frameTable),
-    frameLimit: cpu.get(CPU.frameLimit),
-    codeMaps: cpu.get(CPU.codeMaps),
-    ring: cpu.get(CPU.ring),
-  };
-}
-
 /** Among what was asked for in a frame, wide regions: their offsets with this added. */
 const WIDE = PAGE_SIZE;
 
@@ -617,8 +491,6 @@ function compileAtOnce(compiler: Compiler): RegionCompiler {
     poll: () => results.shift() ?? null,
   };
 }
-
-const entryOffset = ({ entries }: Translation): number => entries[0]!.offset;
 
 function same(a: Uint8Array, b: Uint8Array): boolean {
   if (a.length !== b.length) return false;

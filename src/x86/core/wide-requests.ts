@@ -1,0 +1,131 @@
+/**
+ * Requests for wide regions (see translator/region.ts): they wait until what runs there has been recorded.
+ *
+ * Where a wide region turns out to leave often by a branch, it is made anew with that way in it, instead of a region
+ * of its own for what follows.
+ */
+import { type Memory, PAGE_SIZE } from '../../machine/memory.ts';
+import type { Cpu } from '../cpu.ts';
+import type { Decoder, Instruction } from '../decoder.ts';
+import type { EnteredRegion } from './code-cache.ts';
+import type { Recorder } from './recorder.ts';
+import type { Request, Translation } from './translation.ts';
+
+/** Most recordings that a request for a wide region waits for. */
+const RECORDINGS = 2;
+/** Most recordings that a wide region is made from; how often one is made anew. */
+const TRACES = 4;
+const REMAKES = 3;
+
+interface Waiting {
+  readonly request: Request;
+  readonly cpu: Cpu;
+  /** The wide region that led to it. */
+  readonly before: EnteredRegion | null;
+  /** How many recordings were started for it. */
+  recordings: number;
+}
+
+export interface WideRequestsHost {
+  /** The translation in a slot of the table. */
+  translation(slot: number): Translation | undefined;
+  /** A machine frame has decoded code. */
+  holds(frame: number): boolean;
+  /** What was asked for may be asked for again. */
+  givenUp(request: Request): void;
+}
+
+export class WideRequests {
+  private readonly memory: Memory;
+  private readonly decoder: Decoder;
+  private readonly recorder: Recorder;
+  private readonly host: WideRequestsHost;
+  private queue: Waiting[] = [];
+
+  constructor(memory: Memory, decoder: Decoder, recorder: Recorder, host: WideRequestsHost) {
+    this.memory = memory;
+    this.decoder = decoder;
+    this.recorder = recorder;
+    this.host = host;
+  }
+
+  get empty(): boolean {
+    return this.queue.length === 0;
+  }
+
+  /** @param before the wide region that led there, or null */
+  add(cpu: Cpu, request: Request, before: EnteredRegion | null): void {
+    this.queue.push({ request, cpu, before, recordings: 0 });
+  }
+
+  /** The first that was recorded, with recordings; if there is none, null, and a recording may be started. */
+  next(): { request: Request; traces: readonly Float64Array[] } | null {
+    const { recorder } = this;
+    for (const [i, waiting] of this.queue.entries()) {
+      const { cpu, request } = waiting;
+      const traces = recorder.find(cpu, request.code.page + request.entry);
+      if (traces.length === 0) continue;
+      this.queue.splice(i, 1);
+      return { request: this.remake(waiting, traces[0]!) ?? request, traces: traces.slice(0, TRACES) };
+    }
+    const [first] = this.queue;
+    if (first === undefined || !recorder.start(first.cpu)) return null;
+    this.queue = this.queue.filter((waiting) => {
+      if (waiting.cpu !== first.cpu || ++waiting.recordings <= RECORDINGS) return true;
+      // Not often any more: it may become so again.
+      this.host.givenUp(waiting.request);
+      return false;
+    });
+    return null;
+  }
+
+  /** @returns null: it does not follow a branch of a wide region, or that was made anew too often */
+  private remake({ request, before }: Waiting, trace: Float64Array): Request | null {
+    const translation = before === null ? undefined : this.host.translation(before.slot);
+    if (before === null || translation?.wide !== true || translation.remakes >= REMAKES) return null;
+    const { page, distance, offset, number, slot } = before;
+    const index = translation.pages.findIndex(({ delta }) => delta * PAGE_SIZE === distance);
+    const frame = this.memory.u32[(before.numbers >>> 2) + index]!;
+    const start = page + distance;
+    const from = trace.indexOf(request.code.page + request.entry) - 1;
+    if (from < 0 || !trace.includes(start + offset) || !this.host.holds(frame)) return null;
+    const instruction = this.instructionOf(translation, trace[from]! - page);
+    const definition = instruction?.form?.definition;
+    if (definition === undefined || definition.name === 'CALL' || definition.name === 'RET') return null;
+    if (!instruction!.relative && definition.ends !== true) return null;
+    this.host.givenUp(request);
+    return {
+      code: { ...request.code, page: start, frame },
+      entry: offset,
+      apart: translation.apart.map((address) => address - distance),
+      wide: true,
+      remakes: translation.remakes + 1,
+      replaces: number === 0 ? slot : null,
+    };
+  }
+
+  /** The instruction at a distance from the start of a translation's first page, if it is part of it. */
+  private instructionOf({ pages }: Translation, address: number): Instruction | null {
+    return this.decoder.decode((i) => {
+      const delta = Math.floor((address + i) / PAGE_SIZE);
+      const offset = address + i - delta * PAGE_SIZE;
+      const page = pages.find((each) => each.delta === delta);
+      let before = 0;
+      for (const [start, end] of page?.ranges ?? []) {
+        if (offset >= start && offset < end) return page!.bytes[before + offset - start]!;
+        before += end - start;
+      }
+      return -1;
+    });
+  }
+
+  /** A CPU is no more. */
+  forget(cpu: Cpu): void {
+    this.recorder.forget(cpu);
+    this.queue = this.queue.filter((waiting) => waiting.cpu !== cpu);
+  }
+
+  clear(): void {
+    this.queue = [];
+  }
+}
