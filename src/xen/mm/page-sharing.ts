@@ -115,6 +115,8 @@ export class PageSharing {
   /** Looks at pages that follow each other of a domain that is not running, and was just written by who builds it. */
   share(domain: SharingDomain, first: number, count: number): void {
     if (!this.enabled) return;
+    // There will be more to find soon.
+    this.nextPass = 0;
     const { memory } = domain;
     this.host.processor.tablesChanged(memory.space);
     for (let mfn = first; mfn < first + count; mfn++)
