@@ -302,7 +302,12 @@ export class Vcpu {
     const now = system + this.domain.timeOffset;
     if (this.vcpuInfo !== 0) {
       const at = this.vcpuInfo + VCPU_INFO.time;
-      writeTimeInfo((offset, value) => this.memory.write32(at + offset, value), this.memory.read32(at), now, flags);
+      writeTimeInfo(
+        (offset, value) => this.memory.write32(at + offset, value),
+        this.memory.read32(at),
+        now,
+        flags,
+      );
     }
     const { timeArea } = this;
     if (timeArea === null) return;
