@@ -177,7 +177,7 @@ class Core implements InspectableProcessor {
         return record;
       },
       hot: (cpu, record) => this.hot(cpuAt(cpu!), record!),
-      often: (cpu, record, before) => this.often(cpuAt(cpu!), record!, before!),
+      often: (cpu, record, before) => (this.often(cpuAt(cpu!), record!, before!) ? 1 : 0),
       leftApart: (cpu, record) => this.translations.leftApart(cpuAt(cpu!), record!),
       straddleChanged: (_cpu, record) => this.code.straddleChanged(record!),
       undefinedInstruction: (_cpu, record) => this.count(this.code.nameOf(record!)),
@@ -219,12 +219,15 @@ class Core implements InspectableProcessor {
     else this.translations.installKnown(cpu, linear >>> 12, offset);
   }
 
-  /** A region is entered often: what goes on from there is worth translating in one. */
-  private often(cpu: Cpu, record: number, before: number): void {
+  /**
+   * A region is entered often: what goes on from there is worth translating in one.
+   * @returns whether what follows is recorded
+   */
+  private often(cpu: Cpu, record: number, before: number): boolean {
     const page = cpu.number(CPU.page);
     const linear = this.translate(cpu, page, Access.Fetch);
     const offset = this.memory.u16[(record + RECORD.offset) >>> 1]!;
-    if (linear !== 0) this.translations.requestWide(cpu, linear >>> 12, offset, before);
+    return linear !== 0 && this.translations.requestWide(cpu, linear >>> 12, offset, before);
   }
 
   private count(name: string): void {

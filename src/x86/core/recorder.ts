@@ -2,8 +2,8 @@
  * What a CPU does, instruction by instruction, for a few milliseconds: so that wide regions hold the ways that are hot
  * now (see translator/region.ts). The interpreter's records only tell what has ever run.
  *
- * A recording starts when one is asked for, with the CPU's next run, and single-steps. It serves all that becomes hot
- * soon after.
+ * A recording starts where the CPU is when something has become hot there, and single-steps. It serves all that
+ * becomes hot soon after.
  */
 import type { Cpu, VirtualAddress } from '../cpu.ts';
 import { CPU } from '../state.ts';
@@ -11,7 +11,7 @@ import { CPU } from '../state.ts';
 /** Instructions of a recording: about as many microseconds. */
 const LENGTH = 6000;
 /** Instructions that a CPU executes at least between two recordings, so that they slow it down but little. */
-const PAUSE = 8e6;
+const PAUSE = 4e6;
 /** Recordings that are kept, and for how many instructions of the CPU's. */
 const KEPT = 16;
 const LIFETIME = 1e9;

@@ -158,14 +158,16 @@ export class Translations {
   /**
    * A region that begins at an offset of the CPU's page, in a machine frame, is entered often.
    * @param before the record at which the region was entered that led to it, if that is wide; 0: it is not
+   * @returns whether what follows is recorded
    */
-  requestWide(cpu: Cpu, frame: number, entry: number, before: number): void {
+  requestWide(cpu: Cpu, frame: number, entry: number, before: number): boolean {
     const asked = this.asked.get(frame) ?? new Set();
     this.asked.set(frame, asked);
-    if (asked.has(WIDE + entry)) return;
+    if (asked.has(WIDE + entry)) return this.wide.remind(cpu, cpu.number(CPU.page) + entry);
     asked.add(WIDE + entry);
     const from = before === 0 ? null : this.code.regionAt(before, cpu.number(CPU.base));
     this.wide.add(cpu, { ...wanted(cpu, frame, entry), wide: true }, from);
+    return this.wide.remind(cpu, cpu.number(CPU.page) + entry);
   }
 
   /** Installs what is known to begin at an offset of the CPU's page, if anything is. */

@@ -185,7 +185,7 @@ export class Verifier {
         decode: (cpu: number) => this.code.decode(parts.cpuAt(cpu)),
         hot: () => {},
         leftApart: () => {},
-        often: () => {},
+        often: () => 0,
         straddleChanged: (_cpu: number, record: number) => this.code.straddleChanged(record),
         undefinedInstruction: () => {},
         copyOf: (frame: number, kind: number, slot: number) => this.copyOf(frame, kind, slot >>> 0),

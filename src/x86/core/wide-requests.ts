@@ -5,14 +5,14 @@
  * of its own for what follows.
  */
 import { type Memory, PAGE_SIZE } from '../../machine/memory.ts';
-import type { Cpu } from '../cpu.ts';
+import type { Cpu, VirtualAddress } from '../cpu.ts';
 import type { Decoder, Instruction } from '../decoder.ts';
 import type { EnteredRegion } from './code-cache.ts';
 import type { Recorder } from './recorder.ts';
 import type { Request, Translation } from './translation.ts';
 
-/** Most recordings that a request for a wide region waits for. */
-const RECORDINGS = 2;
+/** Most requests that wait: the oldest are given up. */
+const WAITING = 256;
 /** Most recordings that a wide region is made from; how often one is made anew. */
 const TRACES = 4;
 const REMAKES = 3;
@@ -22,8 +22,6 @@ interface Waiting {
   readonly cpu: Cpu;
   /** The wide region that led to it. */
   readonly before: EnteredRegion | null;
-  /** How many recordings were started for it. */
-  recordings: number;
 }
 
 export interface WideRequestsHost {
@@ -55,10 +53,19 @@ export class WideRequests {
 
   /** @param before the wide region that led there, or null */
   add(cpu: Cpu, request: Request, before: EnteredRegion | null): void {
-    this.queue.push({ request, cpu, before, recordings: 0 });
+    this.queue.push({ request, cpu, before });
+    if (this.queue.length > WAITING) this.host.givenUp(this.queue.shift()!.request);
   }
 
-  /** The first that was recorded, with recordings; if there is none, null, and a recording may be started. */
+  /** The CPU is at an address once more. @returns whether somebody waited for a recording from there, and it starts */
+  remind(cpu: Cpu, address: VirtualAddress): boolean {
+    const waits = this.queue.some(
+      (each) => each.cpu === cpu && each.request.code.page + each.request.entry === address,
+    );
+    return waits && this.recorder.find(cpu, address).length === 0 && this.recorder.start(cpu);
+  }
+
+  /** The first that was recorded, with recordings. */
   next(): { request: Request; traces: readonly Float64Array[] } | null {
     const { recorder } = this;
     for (const [i, waiting] of this.queue.entries()) {
@@ -68,14 +75,6 @@ export class WideRequests {
       this.queue.splice(i, 1);
       return { request: this.remake(waiting, traces[0]!) ?? request, traces: traces.slice(0, TRACES) };
     }
-    const [first] = this.queue;
-    if (first === undefined || !recorder.start(first.cpu)) return null;
-    this.queue = this.queue.filter((waiting) => {
-      if (waiting.cpu !== first.cpu || ++waiting.recordings <= RECORDINGS) return true;
-      // Not often any more: it may become so again.
-      this.host.givenUp(waiting.request);
-      return false;
-    });
     return null;
   }
 
@@ -87,7 +86,8 @@ export class WideRequests {
     const index = translation.pages.findIndex(({ delta }) => delta * PAGE_SIZE === distance);
     const frame = this.memory.u32[(before.numbers >>> 2) + index]!;
     const start = page + distance;
-    const from = trace.indexOf(request.code.page + request.entry) - 1;
+    // A recording may begin there.
+    const from = trace.indexOf(request.code.page + request.entry, 1) - 1;
     if (from < 0 || !trace.includes(start + offset) || !this.host.holds(frame)) return null;
     const instruction = this.instructionOf(translation, trace[from]! - page);
     const definition = instruction?.form?.definition;

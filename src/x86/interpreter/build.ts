@@ -309,7 +309,11 @@ function buildRun(
                 const status = f.local('i32');
                 const arrivals = { uncounted: f.let(i32.const(0)), wide: f.let(i32.const(0)) };
                 f.loop((region) => {
-                  if (!exact) emitArrival(f, cpu, rec, arrivals, env.imports.often);
+                  if (!exact)
+                    emitArrival(f, cpu, rec, arrivals, env.imports.often, () => {
+                      f.store(cpu, here(), CPU.rip);
+                      pause();
+                    });
                   const distance = i64.load32s(rec, RECORD.displacement);
                   f.store(cpu, i64.sub(i64.load(cpu, CPU.page), distance), CPU.base);
                   const slot = i32.load(rec, RECORD.link);

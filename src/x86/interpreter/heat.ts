@@ -4,7 +4,7 @@
  */
 
 import type { Memory } from '../../machine/memory.ts';
-import { type Callee, type Func, type I32, i32, type Local } from '../../wasm/index.ts';
+import { type Callee, call, type Func, type I32, i32, type Local } from '../../wasm/index.ts';
 import { REGION_RECORD } from '../records.ts';
 import { CPU } from '../state.ts';
 
@@ -13,8 +13,9 @@ export const HEAT_SIZE = 1 << 17;
 /** Booting Debian's kernel on two cores was fastest between 6,000 and 12,000: below, compiling takes the other core. */
 export const HEAT_THRESHOLD = 8000;
 
-/** Arrivals at a region after which it is translated as a wide one. */
+/** Arrivals at a region after which it is translated as a wide one; after so many more it is asked again. */
 const WIDE_THRESHOLD = 4096;
+const WIDE_REMINDER = 128;
 const UNCOUNTED = 16;
 /** How often an arrival from a wide region counts: what wide regions lead to is to be translated soon. */
 export const HEAT_FROM_WIDE = 32;
@@ -74,15 +75,23 @@ export interface Arrivals {
 /**
  * Counts arrivals at regions that are not wide. Where such regions follow each other, the first one counts and then
  * one of several: what follows will be part of the wide region that begins with the first, or will be first where that
- * one leads to it.
+ * one leads to it. `stop`: the region is not to be entered.
  */
-export function emitArrival(f: Func, cpu: I32, record: I32, arrivals: Arrivals, often: Callee): void {
+export function emitArrival(
+  f: Func,
+  cpu: I32,
+  record: I32,
+  arrivals: Arrivals,
+  often: Callee,
+  stop: () => void,
+): void {
   const { uncounted, wide } = arrivals;
   const count = () => {
     f.set(uncounted, i32.const(UNCOUNTED));
     const sum = f.let(i32.add(i32.load16u(record, REGION_RECORD.arrivals), 1));
     f.store(record, sum, REGION_RECORD.arrivals, 16);
-    f.if(i32.eq(sum, WIDE_THRESHOLD), () => f.do(often, cpu, record, wide));
+    const due = i32.and(i32.ge_u(sum, WIDE_THRESHOLD), i32.eqz(i32.and(sum, WIDE_REMINDER - 1)));
+    f.if(due, () => f.if(call('i32', often, cpu, record, wide), stop));
   };
   f.if(
     i32.load16u(record, REGION_RECORD.wide),

@@ -11,7 +11,10 @@ export const HOST_SIGNATURES = {
   straddleChanged: 2,
   /** (cpu, record): the record has become hot. */
   hot: 2,
-  /** (cpu, record, before): the region at the record is entered often, now from the wide one at `before` (0: not so). */
+  /**
+   * (cpu, record, before): the region at the record is entered often, now from the wide one at `before` (0: not so).
+   * Answers 1 if it is not to be entered now: what follows is recorded (see core/recorder.ts).
+   */
   often: 3,
   /** (cpu, record): an instruction without definition was met: counted by name. */
   undefinedInstruction: 2,
@@ -36,7 +39,6 @@ const VOID: ReadonlySet<string> = new Set([
   'codeWritten',
   'hot',
   'leftApart',
-  'often',
   'straddleChanged',
   'undefinedInstruction',
 ]);

@@ -60,7 +60,7 @@ interface Limits {
 }
 
 const NARROW: Limits = { region: 500, inline: 120, depth: 5, callees: 1 };
-const WIDE: Limits = { region: 1500, inline: 500, depth: 12, callees: 4 };
+const WIDE: Limits = { region: 700, inline: 300, depth: 12, callees: 4 };
 /** A region without a loop that is smaller is hardly worth being entered. */
 const WORTHWHILE_INSTRUCTIONS = 8;
 /** Most pages: each has a bit. */
