@@ -22,6 +22,8 @@ interface Waiting {
   readonly cpu: Cpu;
   /** The wide region that led to it. */
   readonly before: EnteredRegion | null;
+  /** How often the CPU has come there since. */
+  arrivals: number;
 }
 
 export interface WideRequestsHost {
@@ -53,29 +55,35 @@ export class WideRequests {
 
   /** @param before the wide region that led there, or null */
   add(cpu: Cpu, request: Request, before: EnteredRegion | null): void {
-    this.queue.push({ request, cpu, before });
+    this.queue.push({ request, cpu, before, arrivals: 0 });
     if (this.queue.length > WAITING) this.host.givenUp(this.queue.shift()!.request);
   }
 
   /** The CPU is at an address once more. @returns whether somebody waited for a recording from there, and it starts */
   remind(cpu: Cpu, address: VirtualAddress): boolean {
-    const waits = this.queue.some(
+    const waiting = this.queue.find(
       (each) => each.cpu === cpu && each.request.code.page + each.request.entry === address,
     );
-    return waits && this.recorder.find(cpu, address).length === 0 && this.recorder.start(cpu);
+    if (waiting === undefined) return false;
+    waiting.arrivals++;
+    return this.recorder.find(cpu, address).length === 0 && this.recorder.start(cpu);
   }
 
-  /** The first that was recorded, with recordings. */
+  /** Of those that were recorded, the one that the CPU comes to most, with recordings. */
   next(): { request: Request; traces: readonly Float64Array[] } | null {
-    const { recorder } = this;
-    for (const [i, waiting] of this.queue.entries()) {
+    let best: Waiting | null = null;
+    let traces: readonly Float64Array[] = [];
+    for (const waiting of this.queue) {
+      if (best !== null && waiting.arrivals <= best.arrivals) continue;
       const { cpu, request } = waiting;
-      const traces = recorder.find(cpu, request.code.page + request.entry);
-      if (traces.length === 0) continue;
-      this.queue.splice(i, 1);
-      return { request: this.remake(waiting, traces[0]!) ?? request, traces: traces.slice(0, TRACES) };
+      const found = this.recorder.find(cpu, request.code.page + request.entry);
+      if (found.length === 0) continue;
+      best = waiting;
+      traces = found;
     }
-    return null;
+    if (best === null) return null;
+    this.queue.splice(this.queue.indexOf(best), 1);
+    return { request: this.remake(best, traces[0]!) ?? best.request, traces: traces.slice(0, TRACES) };
   }
 
   /** @returns null: it does not follow a branch of a wide region, or that was made anew too often */
