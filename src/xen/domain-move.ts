@@ -11,6 +11,7 @@ import type { GrantPlaces } from './grant-frames.ts';
 import { HypercallError } from './hypercall.ts';
 import type { Hypervisor } from './hypervisor.ts';
 import type { MemoryPlaces } from './mm/domain-memory.ts';
+import { setMemoryState } from './mm/memory-state.ts';
 import { ERRNO } from './public/errno.ts';
 
 /** A domain that is on no processor: JSON data. */
@@ -47,7 +48,7 @@ export function leaveDomain(domain: Domain): MovingDomain {
     timeOffset: domain.timeOffset,
     state: domainState(domain),
     memory: memory.places,
-    reserved: memory.reserved,
+    reserved: memory.backing.reserved,
     grants: grants.frames.places,
     cpus: vcpus.map(({ cpu }) => cpu.address),
     log: [...domain.log.bytes],
@@ -69,9 +70,9 @@ export function adoptDomain(hypervisor: Hypervisor, moving: MovingDomain): Domai
   });
   domain.pauseCount = moving.pauseCount;
   domain.timeOffset = moving.timeOffset;
-  domain.memory.setState(state.memory);
-  domain.memory.reserved = moving.reserved;
-  domain.memory.adoptShared();
+  setMemoryState(domain.memory, state.memory);
+  domain.memory.backing.reserved = moving.reserved;
+  domain.memory.backing.adoptShared();
   domain.memory.pageTables.recountLinear();
   domain.log.restore(Uint8Array.from(log));
   domain.grants.frames.setState(state.grants, { take: moving.grants });

@@ -15,7 +15,7 @@ import { type DomainState, domainState, needWhole, setDomainState } from './doma
 import { checkSelectors, cpuBytes, setCpuBytes } from './domain-state-vcpu.ts';
 import { HypercallError } from './hypercall.ts';
 import type { Hypervisor } from './hypervisor.ts';
-import type { Run } from './mm/domain-memory.ts';
+import { memoryRuns, populateRuns, type Run, setMemoryState } from './mm/memory-state.ts';
 import { ERRNO } from './public/errno.ts';
 import { publishWallclock } from './time.ts';
 
@@ -41,7 +41,7 @@ export function saveDomain(domain: Domain): { saved: SavedDomain; places: Place[
   const saved: SavedDomain = {
     state,
     cpus: domain.vcpus.map((vcpu) => toHex(cpuBytes(vcpu))),
-    pages: memory.runs(),
+    pages: memoryRuns(memory),
     frameNumbers: memory.table.limit,
   };
   return { saved, places: placesOf(domain) };
@@ -62,7 +62,7 @@ export function beginRestore(
     const { memory } = domain;
     if (memory.table.limit !== frameNumbers)
       throw new HypercallError(ERRNO.EINVAL, 'it was saved by a version with another layout of memory');
-    memory.populateRuns(pages);
+    populateRuns(memory, pages);
     domain.grants.frames.setState(state.grants, null);
     return { domain, places: placesOf(domain) };
   } catch (error) {
@@ -82,7 +82,7 @@ export function finishRestore(domain: Domain, { state, cpus }: SavedDomain): voi
     domain.timeOffset = state.time + Math.max(0, host.wallclock() - state.wallclock) - hypervisor.now();
     if (!(state.memory.maxPages <= memory.capacity))
       throw new HypercallError(ERRNO.EINVAL, 'it has more memory than it was made for');
-    memory.setState({ ...state.memory, totalPages: memory.totalPages });
+    setMemoryState(memory, { ...state.memory, totalPages: memory.totalPages });
     for (const [id, vcpu] of vcpus.entries()) setCpuBytes(vcpu, fromHex(cpus[id] ?? ''));
     setDomainState(domain, state, true);
     const [wrong] = memory.check();

@@ -20,7 +20,7 @@ import { setVcpuState, type VcpuState, vcpuState } from './domain-state-vcpu.ts'
 import type { EventsState } from './event-channel.ts';
 import type { GrantsState } from './grant-table.ts';
 import { HypercallError } from './hypercall.ts';
-import type { MemoryState } from './mm/domain-memory.ts';
+import { type MemoryState, memoryState } from './mm/memory-state.ts';
 import { ERRNO } from './public/errno.ts';
 
 export interface DomainState {
@@ -54,7 +54,7 @@ export function domainState(domain: Domain): DomainState {
     wallclock: hypervisor.host.wallclock(),
     vmAssist: domain.vmAssist,
     latchedReason: domain.latchedReason,
-    memory: domain.memory.state(),
+    memory: memoryState(domain.memory),
     vcpus: domain.vcpus.map(vcpuState),
     events: domain.events.state(),
     grants: domain.grants.state(),

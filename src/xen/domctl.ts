@@ -14,7 +14,7 @@ import { applyStartState, type StartState } from './guest-context.ts';
 import { HypercallError } from './hypercall.ts';
 import { fillHypercallPage } from './hypercall-page.ts';
 import type { Hypervisor } from './hypervisor.ts';
-import { outOfMemory } from './mm/domain-memory.ts';
+import { outOfMemory } from './mm/backing.ts';
 import { FrameType } from './mm/frame-table.ts';
 import { ERRNO } from './public/errno.ts';
 import { GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE } from './public/grant_table.ts';
@@ -114,7 +114,7 @@ export class Control {
   createDomain({ maxPages, vcpus, uuid }: CreateDomain): number {
     if (!isCount(maxPages) || !isCount(vcpus) || vcpus > VCPUS_MAX) throw new HypercallError(ERRNO.EINVAL);
     const domain = this.hypervisor.createDomain(maxPages, vcpus, uuid === undefined ? null : parseUuid(uuid));
-    domain.memory.reserved = !this.hypervisor.pageSharing.overcommit;
+    domain.memory.backing.reserved = !this.hypervisor.pageSharing.overcommit;
     return domain.id;
   }
 
@@ -143,7 +143,7 @@ export class Control {
     const vcpus = saved.state.vcpus.length;
     if (!isCount(capacity) || !isCount(vcpus) || vcpus > VCPUS_MAX) throw new HypercallError(ERRNO.EINVAL);
     const made = beginRestore(this.hypervisor, saved, uuid === undefined ? null : parseUuid(uuid));
-    made.domain.memory.reserved = !this.hypervisor.pageSharing.overcommit;
+    made.domain.memory.backing.reserved = !this.hypervisor.pageSharing.overcommit;
     return { domid: made.domain.id, places: made.places };
   }
 

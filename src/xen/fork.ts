@@ -17,7 +17,8 @@ import type { Domain } from './domain.ts';
 import { domainState, needWhole, setDomainState } from './domain-state.ts';
 import { CPU_PARTS } from './domain-state-vcpu.ts';
 import type { Hypervisor } from './hypervisor.ts';
-import { outOfMemory } from './mm/domain-memory.ts';
+import { outOfMemory } from './mm/backing.ts';
+import { forkMemory } from './mm/memory-state.ts';
 
 /**
  * @param own frame numbers of pages that Domain 0 reads and writes by itself: the fork gets its own at once
@@ -32,7 +33,7 @@ export function forkDomain(hypervisor: Hypervisor, parent: Domain, own: readonly
   const child = hypervisor.createDomain(memory.capacity, parent.vcpus.length, null);
   try {
     child.timeOffset = parent.timeOffset;
-    child.memory.forkFrom(memory, new Set(own));
+    forkMemory(child.memory, memory, new Set(own));
     for (const [id, { cpu }] of parent.vcpus.entries())
       for (const [start, end] of CPU_PARTS)
         u8.copyWithin(child.vcpus[id]!.cpu.address + start, cpu.address + start, cpu.address + end);

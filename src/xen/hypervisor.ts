@@ -32,7 +32,8 @@ import {
   RESTART,
 } from './hypercall.ts';
 import { makeHypercalls } from './hypercall-table.ts';
-import { DomainMemory, type MemoryPlaces, outOfMemory } from './mm/domain-memory.ts';
+import { outOfMemory } from './mm/backing.ts';
+import { DomainMemory, type MemoryPlaces } from './mm/domain-memory.ts';
 import { PageSharing } from './mm/page-sharing.ts';
 import { handlePageTableWrite } from './mm/page-table-write.ts';
 import { ownPage, type SharedFrames } from './mm/shared-frames.ts';

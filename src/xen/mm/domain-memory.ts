@@ -1,22 +1,22 @@
 /**
- * A domain's memory: its frame numbers and the machine frames behind them, what it owns and what it is lent.
+ * A domain's memory: its frame numbers, what it owns of what is behind them, and what it is lent.
  *
  * Who may use a frame for what, and the counts that decide it, is the subject of page-tables.ts; read its head
- * first. This file adds where frames come from and go to:
+ * first. The machine frames behind the numbers come and go in backing.ts. This file says how long a page stays:
  *
  *   - A page of the domain's own memory (*RAM*) is entered with one reference, the domain's claim on it. Giving a
  *     page back drops that claim; the frame itself is free, and its number too, when the last reference is gone
  *     (a mapping, a pin, a grant in use). Until then it counts as the domain's.
- *   - Free machine frames hold nothing of anybody: they are cleared when they are given back.
  *   - References that others hold (descriptor tables, grants, registered areas) are recorded in `holds`, so that
  *     all counts can be derived anew, which checkInvariants() does. They outlive destroy(): a frame that is still
  *     held goes when it is put, and the last one takes the tables with it.
+ *   - Frames that are not the domain's (the hypervisor's, other domains') get and lose numbers here only (enter,
+ *     leave); whoever has one entered keeps the machine frame.
  *
- * Machine frames enter and leave a domain here only (add, enter, toOwn, forkFrom; release, leave). Which of them
- * domains share is the subject of shared-frames.ts.
+ * How all of it is taken over by another object is the subject of memory-state.ts.
  */
-import { type Frames, OutOfFrames } from '../../machine/frames.ts';
-import { type Memory, PAGE_SHIFT, PAGE_SIZE } from '../../machine/memory.ts';
+import type { Frames } from '../../machine/frames.ts';
+import { PAGE_SHIFT, PAGE_SIZE } from '../../machine/memory.ts';
 import type { PhysicalSpace, Processor } from '../../x86/processor.ts';
 import type { Domain } from '../domain.ts';
 import { HypercallError, RESTART } from '../hypercall.ts';
@@ -24,12 +24,13 @@ import { ERRNO } from '../public/errno.ts';
 import { E820 } from '../public/memory.ts';
 import { descriptorsValid } from '../segments.ts';
 import type { Vcpu } from '../vcpu.ts';
+import { Backing, outOfMemory } from './backing.ts';
 import { ALLOCATED, FrameTable, FrameType, Kind, PINNED } from './frame-table.ts';
 import { type Books, violations } from './invariants.ts';
 import { FIRST_MFN, type FrameLayout, frameLayout } from './layout.ts';
 import { MachineToPhys } from './machine-to-phys.ts';
 import { PageTables } from './page-tables.ts';
-import { freeFrame, SharedFrames } from './shared-frames.ts';
+import { SharedFrames } from './shared-frames.ts';
 
 /** A range of the pseudo-physical memory map that the guest is told. Bytes. */
 export interface MemoryMapEntry {
@@ -39,24 +40,12 @@ export interface MemoryMapEntry {
   readonly type: number;
 }
 
-/** What is known of a domain's memory beside its tables (domain-state.ts). */
-export interface MemoryState {
-  /** Pages that it was created for, the most that it may own, and how many it owns. */
-  readonly capacity: number;
-  readonly maxPages: number;
-  readonly totalPages: number;
-  readonly memoryMap: readonly MemoryMapEntry[];
-}
-
-/** Where those tables are: linear addresses. */
+/** Where a domain's tables are: linear addresses. */
 export interface MemoryPlaces {
   readonly frameTable: number;
   readonly machineToPhys: number;
   readonly sharedInfo: number;
 }
-
-/** Frame numbers that follow each other: the first, and how many. */
-export type Run = readonly [first: number, count: number];
 
 /** How a frame of the hypervisor appears to the guest. */
 export interface XenFrameAccess {
@@ -69,32 +58,22 @@ export class DomainMemory {
   /** The most pages that the domain may own; at most those that it was created for. */
   maxPages: number;
   readonly capacity: number;
-  /** Pages that it owns now, those included that it gave back but that are still referred to. */
-  totalPages = 0;
   /** shared_info's frame number and linear address. */
   readonly sharedInfoMfn: number;
   readonly sharedInfo: number;
-  /**
-   * It has a right to its memory: a free frame is promised for each page that is shared with others although nobody
-   * forked it. (One that has not ends when it writes to a shared page and nothing is left.)
-   */
-  reserved = false;
   /** What XENMEM_memory_map answers. */
   memoryMap: readonly MemoryMapEntry[];
   readonly table: FrameTable;
   readonly pageTables: PageTables;
   readonly machineToPhys: MachineToPhys;
-  private readonly layout: FrameLayout;
+  readonly layout: FrameLayout;
+  /** The machine frames of its own memory. */
+  readonly backing: Backing;
   private readonly domain: Domain;
   private readonly frames: Frames;
-  private readonly shared: SharedFrames;
   private readonly processorOf: () => Processor;
   /** References and type counts that code outside the page tables holds, by frame number. */
   private readonly holds = new Map<number, { references: number; types: number }>();
-  /** By frame number: a frame is promised for it. Null: for none so far. */
-  private promises: Uint8Array | null = null;
-  private promised = 0;
-  private nextFree = FIRST_MFN;
   private destroyed = false;
   private released = false;
 
@@ -112,7 +91,6 @@ export class DomainMemory {
     existing: MemoryPlaces | null = null,
   ) {
     this.domain = domain;
-    this.shared = shared;
     this.frames = frames;
     this.processorOf = processorOf;
     this.maxPages = maxPages;
@@ -134,9 +112,11 @@ export class DomainMemory {
       throw outOfMemory(error);
     }
     this.space = { frameTable: this.table.address, frameLimit: this.layout.limit };
+    const { table, machineToPhys, layout, space } = this;
+    this.backing = new Backing({ frames, shared, table, machineToPhys, layout, space, processorOf });
     this.pageTables = new PageTables(this.table, this.space, processorOf, {
       freed: (mfn) => this.freed(mfn),
-      toOwn: (mfn) => this.toOwn(mfn),
+      toOwn: (mfn) => this.backing.toOwn(mfn),
       descriptorsValid: (linear) => descriptorsValid(frames.memory, linear),
       xenSlotLow: (slot) => this.machineToPhys.slotLow(slot),
       xenSlotHigh: (slot) => this.machineToPhys.slotHigh(slot),
@@ -146,6 +126,11 @@ export class DomainMemory {
   /** Machine frames that the hypervisor needs for it, beside the domain's own. */
   get overhead(): number {
     return this.table.size + this.machineToPhys.size + 1;
+  }
+
+  /** Pages that it owns now, those included that it gave back but that are still referred to. */
+  get totalPages(): number {
+    return this.backing.totalPages;
   }
 
   /** The machine frame behind a frame number, 0 if none. @param mfn any number */
@@ -172,11 +157,12 @@ export class DomainMemory {
    */
   populate(count: number, zeros = 0, zeroFrame = 0): number[] {
     if (count < 0 || this.totalPages + count > this.maxPages) throw new HypercallError(ERRNO.ENOMEM);
-    this.needFree(this.reserved ? count : count - zeros);
+    const { backing } = this;
+    backing.needFree(backing.reserved ? count : count - zeros);
     const mfns: number[] = [];
     try {
-      for (let i = 0; i < count - zeros; i++) mfns.push(this.add(this.freeNumber()));
-      while (mfns.length < count) mfns.push(this.addShared(this.freeNumber(), zeroFrame));
+      for (let i = 0; i < count - zeros; i++) mfns.push(backing.add(backing.freeNumber()));
+      while (mfns.length < count) mfns.push(backing.addShared(backing.freeNumber(), zeroFrame));
     } catch (error) {
       for (const mfn of mfns) this.pageTables.unreference(mfn);
       throw outOfMemory(error);
@@ -191,15 +177,16 @@ export class DomainMemory {
    * @throws HypercallError ENOMEM, as populate
    */
   populateExtent(order: number, returning = 0): number {
+    const { backing } = this;
     const count = 2 ** order;
     if (this.totalPages + count > this.maxPages + returning) throw new HypercallError(ERRNO.ENOMEM);
-    this.needFree(count);
+    backing.needFree(count);
     const first =
-      order === 0 ? this.freeNumber() : this.table.findFreeRun(FIRST_MFN, this.layout.ramEnd, count);
+      order === 0 ? backing.freeNumber() : this.table.findFreeRun(FIRST_MFN, this.layout.ramEnd, count);
     if (first < 0) throw new HypercallError(ERRNO.ENOMEM);
     let done = 0;
     try {
-      for (; done < count; done++) this.add(first + done);
+      for (; done < count; done++) backing.add(first + done);
     } catch (error) {
       while (done > 0) this.pageTables.unreference(first + --done);
       throw outOfMemory(error);
@@ -263,7 +250,7 @@ export class DomainMemory {
     if (!this.owns(mfn) || this.pageTables.reference(mfn) !== 0) throw new HypercallError(ERRNO.EINVAL);
     this.hold(mfn, 1, 0);
     // Whoever reads it is to see what the domain writes to it later.
-    if (this.toOwn(mfn)) return;
+    if (this.backing.toOwn(mfn)) return;
     this.putPage(mfn);
     throw new HypercallError(ERRNO.ENOMEM);
   }
@@ -283,16 +270,27 @@ export class DomainMemory {
     const error = this.owns(mfn) ? this.pageTables.take(mfn, type) : -ERRNO.EINVAL;
     if (error !== 0) throw new HypercallError(error === -ERRNO.EBUSY ? ERRNO.EBUSY : ERRNO.EINVAL);
     this.hold(mfn, 1, 1);
-    if (this.toOwn(mfn)) return;
+    if (this.backing.toOwn(mfn)) return;
     this.putPageType(mfn);
     throw new HypercallError(ERRNO.ENOMEM);
+  }
+
+  putPageType(mfn: number): void {
+    this.hold(mfn, -1, -1);
+    this.pageTables.drop(mfn);
+    this.releaseIfUnused();
+  }
+
+  /** Does somebody hold the page from outside the page tables? */
+  held(mfn: number): boolean {
+    return this.holds.has(mfn);
   }
 
   /** Domain 0 reads and writes the page by itself from now on. @throws HypercallError EINVAL: not a page of its own */
   keep(mfn: number): void {
     if (!this.owns(mfn)) throw new HypercallError(ERRNO.EINVAL);
-    if (!this.toOwn(mfn)) throw new HypercallError(ERRNO.ENOMEM);
-    this.shared.keep(this.table.machine[mfn]!);
+    if (!this.backing.toOwn(mfn)) throw new HypercallError(ERRNO.ENOMEM);
+    this.backing.shared.keep(this.table.machine[mfn]!);
   }
 
   /**
@@ -300,226 +298,11 @@ export class DomainMemory {
    * mappings of its own, and that is not shared yet? @param mfn any number
    */
   shareable(mfn: number): boolean {
-    if (!this.claims(mfn) || this.holds.has(mfn)) return false;
+    if (!this.claims(mfn) || this.held(mfn)) return false;
     const { machine, typeCounts } = this.table;
     if (typeCounts[mfn] !== 0 && this.table.type(mfn) !== FrameType.writable) return false;
-    return !this.shared.isShared(machine[mfn]!) && !this.shared.isKept(machine[mfn]!);
-  }
-
-  /**
-   * Puts a frame of the same contents, that is shared from now on, behind a number.
-   * @param mfn of a shareable page, of which no TLB has anything
-   */
-  substitute(mfn: number, machineFrame: number): void {
-    const { machine } = this.table;
-    const old = machine[mfn]!;
-    this.shared.add(machineFrame);
-    machine[mfn] = machineFrame;
-    this.promise(mfn);
-    this.processorOf().released(old);
-    if (!this.shared.drop(old)) this.freeFrame(old);
-  }
-
-  /**
-   * Makes sure that a page of the domain's is shared with nobody, by a copy of its own if need be.
-   * @returns false: no memory for the copy
-   */
-  toOwn(mfn: number): boolean {
-    const machineFrame = this.table.machine[mfn]!;
-    const processor = this.processorOf();
-    if (!this.shared.isShared(machineFrame)) {
-      processor.unshare(machineFrame);
-      this.keepPromise(mfn);
-      return true;
-    }
-    if (!this.promises?.[mfn] && this.available < 1) return false;
-    let copy: number;
-    try {
-      copy = this.frames.alloc();
-    } catch (error) {
-      if (error instanceof OutOfFrames) return false;
-      throw error;
-    }
-    copyFrame(this.table.memory, machineFrame, copy);
-    this.table.machine[mfn] = copy;
-    this.keepPromise(mfn);
-    processor.replaced(this.space, machineFrame);
-    // The other owners may have let go of it meanwhile, on their processors: then nobody else frees it.
-    if (!this.shared.drop(machineFrame)) this.freeFrame(machineFrame);
-    return true;
-  }
-
-  /**
-   * Becomes what another domain's memory is: the same numbers, with the same frames behind them. What a domain does
-   * not share (see shared-frames.ts) is copied. Nothing may have been done to this memory yet, and both were made
-   * for the same number of pages. The hypervisor's own frames (shared_info, grants) have to be entered by those who
-   * own them (adoptXenFrame), and what is held by those who hold it (adoptHold).
-   * @param own pages that are to be copied too: Domain 0 writes to them
-   * @throws HypercallError ENOMEM, and nothing has changed
-   */
-  forkFrom(parent: DomainMemory, own: ReadonlySet<number>): void {
-    parent.pageTables.settleAll();
-    const { table, layout, frames } = this;
-    const { ramEnd, xenEnd } = layout;
-    const from = parent.table;
-    const copied = (mfn: number) =>
-      (from.typeCounts[mfn] !== 0 && from.type(mfn) !== FrameType.writable) ||
-      parent.holds.has(mfn) ||
-      own.has(mfn);
-    const ram: number[] = [];
-    let copies = 0;
-    for (let mfn = FIRST_MFN; mfn < ramEnd; mfn++) {
-      if (from.kinds[mfn] !== Kind.ram) continue;
-      ram.push(mfn);
-      if (copied(mfn)) copies++;
-    }
-    this.needFree(copies);
-    for (const row of ['references', 'typeCounts', 'kinds', 'states'] as const) table[row].set(from[row]);
-    const shared: number[] = [];
-    for (const mfn of ram) {
-      const machineFrame = from.machine[mfn]!;
-      if (!copied(mfn)) {
-        this.shared.add(machineFrame);
-        shared.push(machineFrame);
-        table.machine[mfn] = machineFrame;
-        continue;
-      }
-      const copy = frames.alloc();
-      copyFrame(table.memory, machineFrame, copy);
-      table.machine[mfn] = copy;
-    }
-    // Its own frames of the hypervisor's kind are entered anew, but for those that every domain has from the start.
-    for (let mfn = ramEnd; mfn < xenEnd; mfn++) if (mfn !== this.sharedInfoMfn) table.kinds[mfn] = Kind.none;
-    copyFrame(table.memory, parent.sharedInfo >>> PAGE_SHIFT, this.sharedInfo >>> PAGE_SHIFT);
-    this.machineToPhys.copyFrom(parent.machineToPhys);
-    this.pageTables.copyFrom(parent.pageTables);
-    this.setState(parent.state());
-    this.nextFree = parent.nextFree;
-    this.processorOf().share(parent.space, shared);
-  }
-
-  // --- Taking over what is known of a domain (domain-state.ts) ---
-
-  state(): MemoryState {
-    this.pageTables.settleAll();
-    const { capacity, maxPages, totalPages, memoryMap } = this;
-    return { capacity, maxPages, totalPages, memoryMap };
-  }
-
-  setState({ maxPages, totalPages, memoryMap }: MemoryState): void {
-    this.maxPages = maxPages;
-    this.totalPages = totalPages;
-    this.memoryMap = memoryMap;
-    this.nextFree = FIRST_MFN;
-  }
-
-  get places(): MemoryPlaces {
-    const { table, machineToPhys, sharedInfo } = this;
-    return { frameTable: table.address, machineToPhys: machineToPhys.address, sharedInfo };
-  }
-
-  /** The numbers of its own memory. */
-  runs(): Run[] {
-    const { kinds } = this.table;
-    const runs: Run[] = [];
-    for (let mfn = FIRST_MFN; mfn < this.layout.ramEnd; mfn++) {
-      if (kinds[mfn] !== Kind.ram) continue;
-      const first = mfn;
-      while (mfn < this.layout.ramEnd && kinds[mfn] === Kind.ram) mfn++;
-      runs.push([first, mfn - first]);
-    }
-    return runs;
-  }
-
-  /**
-   * Gives a domain without memory new pages under numbers of the caller's choice, cleared.
-   * @throws HypercallError ENOMEM; EINVAL: numbers that it cannot have. The domain is to be destroyed then.
-   */
-  populateRuns(runs: readonly Run[]): void {
-    this.needFree(runs.reduce((sum, [, count]) => sum + count, 0));
-    for (const [first, count] of runs) {
-      const end = first + count;
-      if (!(first >= FIRST_MFN && count > 0 && end <= this.layout.ramEnd))
-        throw new HypercallError(ERRNO.EINVAL, 'memory outside of the domain');
-      for (let mfn = first; mfn < end; mfn++) {
-        if (this.table.kinds[mfn] !== Kind.none) throw new HypercallError(ERRNO.EINVAL, 'memory given twice');
-        if (this.totalPages >= this.maxPages) throw new HypercallError(ERRNO.ENOMEM);
-        try {
-          this.add(mfn);
-        } catch (error) {
-          throw outOfMemory(error);
-        }
-      }
-    }
-  }
-
-  /**
-   * A frame of the hypervisor's is behind a number that is known already, with its counts.
-   * @throws HypercallError EINVAL: it is not a number for one
-   */
-  adoptXenFrame(mfn: number, machineFrame: number, { writable, guestMappable }: XenFrameAccess): void {
-    const { table, layout } = this;
-    const free = table.kinds[mfn] === Kind.none || table.machine[mfn] === machineFrame;
-    if (!(mfn >= layout.ramEnd && mfn < layout.xenEnd && free)) throw new HypercallError(ERRNO.EINVAL);
-    table.kinds[mfn] = xenKind(writable, guestMappable);
-    table.machine[mfn] = machineFrame;
-  }
-
-  /**
-   * A page is held from now on whose counts say so already.
-   * @param type the type that it is held as; null: as any
-   * @throws HypercallError EINVAL: it cannot be
-   */
-  adoptHold(mfn: number, type: FrameType | null): void {
-    const { table } = this;
-    const held = table.references[mfn]! > 0 && this.owns(mfn);
-    if (!held || (type !== null && (table.typeCounts[mfn] === 0 || table.type(mfn) !== type)))
-      throw new HypercallError(ERRNO.EINVAL, `page ${mfn} is not in use as that`);
-    this.hold(mfn, 1, type === null ? 0 : 1);
-  }
-
-  /**
-   * The processor is another one: what it knows of the frames is from before, if anything, and it learns which are
-   * shared.
-   */
-  adoptShared(): void {
-    const { kinds, machine } = this.table;
-    const processor = this.processorOf();
-    const shared: number[] = [];
-    for (let mfn = FIRST_MFN; mfn < this.layout.limit; mfn++) {
-      if (kinds[mfn] === Kind.none) continue;
-      const machineFrame = machine[mfn]!;
-      if (kinds[mfn] === Kind.ram && this.shared.isShared(machineFrame)) {
-        // Other domains there may have it too.
-        processor.written(machineFrame);
-        shared.push(machineFrame);
-        this.promise(mfn);
-      } else {
-        processor.released(machineFrame);
-        processor.unshare(machineFrame);
-      }
-    }
-    if (shared.length > 0) processor.share(this.space, shared);
-  }
-
-  /** Nothing that the tables say is to be relied on: only what is held outside of them still counts. */
-  scrap(): void {
-    const { kinds } = this.table;
-    for (let mfn = FIRST_MFN; mfn < this.layout.ramEnd; mfn++)
-      if (kinds[mfn] === Kind.ram) this.scrapFrame(mfn);
-  }
-
-  /** Leaves everything where it is, for another hypervisor that takes it over. Nothing may use this object then. */
-  abandon(): void {
-    this.shared.promise(-this.promised);
-    this.destroyed = true;
-    this.released = true;
-  }
-
-  putPageType(mfn: number): void {
-    this.hold(mfn, -1, -1);
-    this.pageTables.drop(mfn);
-    this.releaseIfUnused();
+    const { shared } = this.backing;
+    return !shared.isShared(machine[mfn]!) && !shared.isKept(machine[mfn]!);
   }
 
   /**
@@ -596,22 +379,6 @@ export class DomainMemory {
     else this.machineToPhys.set(mfn, pfn >>> 0, Math.floor(pfn / 2 ** 32));
   }
 
-  /**
-   * Whether a domain that was taken over is what its tables say: its types, counts, and the contents that they
-   * promise. Slow. @returns what is wrong, one line each
-   */
-  check(): string[] {
-    const { table, pageTables } = this;
-    const wrong = this.checkInvariants();
-    if (!pageTables.recountLinear()) wrong.push('page tables that name each other');
-    for (let mfn = FIRST_MFN; mfn < this.layout.ramEnd; mfn++) {
-      if (table.typeCounts[mfn] === 0 || table.type(mfn) !== FrameType.segdesc) continue;
-      if (!descriptorsValid(table.memory, table.machine[mfn]! * PAGE_SIZE))
-        wrong.push(`frame ${mfn}: descriptors that a guest may not have`);
-    }
-    return wrong;
-  }
-
   /** Everything that is wrong with the types and counts, worked out from the tables themselves. */
   checkInvariants(): string[] {
     if (this.destroyed) return [];
@@ -622,7 +389,7 @@ export class DomainMemory {
       pending: this.pageTables.held,
       totalPages: this.totalPages,
       ramEnd: this.layout.ramEnd,
-      isShared: (frame) => this.shared.isShared(frame),
+      isShared: (frame) => this.backing.shared.isShared(frame),
       xenSlotLow: (slot) => this.machineToPhys.slotLow(slot),
       xenSlotHigh: (slot) => this.machineToPhys.slotHigh(slot),
     };
@@ -644,11 +411,75 @@ export class DomainMemory {
     const { kinds } = this.table;
     for (let mfn = FIRST_MFN; mfn < this.layout.ramEnd; mfn++) {
       if (kinds[mfn] !== Kind.ram) continue;
-      if (this.holds.has(mfn)) this.scrapFrame(mfn);
-      else this.release(mfn);
+      if (this.held(mfn)) this.scrapFrame(mfn);
+      else this.backing.release(mfn);
     }
     this.releaseIfUnused();
   }
+
+  // --- For who takes it over (memory-state.ts) ---
+
+  get places(): MemoryPlaces {
+    const { table, machineToPhys, sharedInfo } = this;
+    return { frameTable: table.address, machineToPhys: machineToPhys.address, sharedInfo };
+  }
+
+  /**
+   * A frame of the hypervisor's is behind a number that is known already, with its counts.
+   * @throws HypercallError EINVAL: it is not a number for one
+   */
+  adoptXenFrame(mfn: number, machineFrame: number, { writable, guestMappable }: XenFrameAccess): void {
+    const { table, layout } = this;
+    const free = table.kinds[mfn] === Kind.none || table.machine[mfn] === machineFrame;
+    if (!(mfn >= layout.ramEnd && mfn < layout.xenEnd && free)) throw new HypercallError(ERRNO.EINVAL);
+    table.kinds[mfn] = xenKind(writable, guestMappable);
+    table.machine[mfn] = machineFrame;
+  }
+
+  /**
+   * A page is held from now on whose counts say so already.
+   * @param type the type that it is held as; null: as any
+   * @throws HypercallError EINVAL: it cannot be
+   */
+  adoptHold(mfn: number, type: FrameType | null): void {
+    const { table } = this;
+    const held = table.references[mfn]! > 0 && this.owns(mfn);
+    if (!held || (type !== null && (table.typeCounts[mfn] === 0 || table.type(mfn) !== type)))
+      throw new HypercallError(ERRNO.EINVAL, `page ${mfn} is not in use as that`);
+    this.hold(mfn, 1, type === null ? 0 : 1);
+  }
+
+  /** Nothing that the tables say is to be relied on: only what is held outside of them still counts. */
+  scrap(): void {
+    const { kinds } = this.table;
+    for (let mfn = FIRST_MFN; mfn < this.layout.ramEnd; mfn++)
+      if (kinds[mfn] === Kind.ram) this.scrapFrame(mfn);
+  }
+
+  /** Leaves everything where it is, for another hypervisor that takes it over. Nothing may use this object then. */
+  abandon(): void {
+    this.backing.abandon();
+    this.destroyed = true;
+    this.released = true;
+  }
+
+  /**
+   * Whether a domain that was taken over is what its tables say: its types, counts, and the contents that they
+   * promise. Slow. @returns what is wrong, one line each
+   */
+  check(): string[] {
+    const { table, pageTables } = this;
+    const wrong = this.checkInvariants();
+    if (!pageTables.recountLinear()) wrong.push('page tables that name each other');
+    for (let mfn = FIRST_MFN; mfn < this.layout.ramEnd; mfn++) {
+      if (table.typeCounts[mfn] === 0 || table.type(mfn) !== FrameType.segdesc) continue;
+      if (!descriptorsValid(table.memory, table.machine[mfn]! * PAGE_SIZE))
+        wrong.push(`frame ${mfn}: descriptors that a guest may not have`);
+    }
+    return wrong;
+  }
+
+  // --- Within ---
 
   /** Only those who hold a frame know it, and what it is now is nobody's page table: no later drop goes through it. */
   private scrapFrame(mfn: number): void {
@@ -658,74 +489,10 @@ export class DomainMemory {
     this.table.states[mfn] = FrameType.writable;
   }
 
-  /** The lowest free number for a page of RAM. The caller has checked that the domain may have one. */
-  private freeNumber(): number {
-    let mfn = this.table.findFree(this.nextFree, this.layout.ramEnd);
-    if (mfn < 0) mfn = this.table.findFree(FIRST_MFN, this.layout.ramEnd);
-    if (mfn < 0) throw new HypercallError(ERRNO.ENOMEM);
-    this.nextFree = mfn + 1;
-    return mfn;
-  }
-
-  private add(mfn: number): number {
-    this.table.enter(mfn, this.frames.alloc(), Kind.ram);
-    this.totalPages++;
-    return mfn;
-  }
-
-  private addShared(mfn: number, machineFrame: number): number {
-    this.shared.add(machineFrame);
-    this.table.enter(mfn, machineFrame, Kind.ram);
-    this.totalPages++;
-    this.promise(mfn);
-    return mfn;
-  }
-
-  /** Free frames that are not promised to domains. */
-  private get available(): number {
-    return this.frames.free - this.shared.promised;
-  }
-
-  /** @throws HypercallError ENOMEM */
-  private needFree(count: number): void {
-    if (this.available < count) throw new HypercallError(ERRNO.ENOMEM);
-  }
-
-  private promise(mfn: number): void {
-    if (!this.reserved) return;
-    this.promises ??= new Uint8Array(this.layout.ramEnd);
-    if (this.promises[mfn]) return;
-    this.promises[mfn] = 1;
-    this.promised++;
-    this.shared.promise(1);
-  }
-
-  /** The page has a frame of its own, or there is no such page any more. */
-  private keepPromise(mfn: number): void {
-    if (!this.promises?.[mfn]) return;
-    this.promises[mfn] = 0;
-    this.promised--;
-    this.shared.promise(-1);
-  }
-
   /** A frame of the domain's own has lost its last reference, while the domain goes on. */
   private freed(mfn: number): void {
     this.processorOf().released(this.table.machine[mfn]!);
-    this.release(mfn);
-  }
-
-  private release(mfn: number): void {
-    const machineFrame = this.table.machine[mfn]!;
-    this.keepPromise(mfn);
-    this.table.clear(mfn);
-    this.machineToPhys.set(mfn, 0xffffffff, 0xffffffff);
-    this.totalPages--;
-    if (mfn < this.nextFree) this.nextFree = mfn;
-    if (!this.shared.drop(machineFrame)) this.freeFrame(machineFrame);
-  }
-
-  private freeFrame(machineFrame: number): void {
-    freeFrame(this.frames, this.processorOf(), machineFrame);
+    this.backing.release(mfn);
   }
 
   private enter(machineFrame: number, kind: Kind): number {
@@ -770,13 +537,4 @@ export class DomainMemory {
 
 function xenKind(writable: boolean, guestMappable: boolean): Kind {
   return !guestMappable ? Kind.xenPrivate : writable ? Kind.xenWritable : Kind.xenReadonly;
-}
-
-function copyFrame({ u8 }: Memory, from: number, to: number): void {
-  u8.copyWithin(to * PAGE_SIZE, from * PAGE_SIZE, (from + 1) * PAGE_SIZE);
-}
-
-/** As the errno that a caller of the hypervisor gets. */
-export function outOfMemory(error: unknown): unknown {
-  return error instanceof OutOfFrames ? new HypercallError(ERRNO.ENOMEM) : error;
 }

@@ -75,7 +75,7 @@ function mmuRequest(
   }
   // No page table: then it is a plain write, as the guest could do it itself.
   if (pageTables.takeType(mfn, FrameType.writable) !== 0) return -ERRNO.EINVAL;
-  const own = memory.toOwn(mfn);
+  const own = memory.backing.toOwn(mfn);
   if (own) {
     const at = (memory.linear(mfn) >>> 2) + index * 2;
     table.memory.u32[at] = low;

@@ -214,7 +214,7 @@ describe('pages that nobody wrote to', () => {
     expect(domain.totalPages).toBe(100);
     expect(domain.machineFrame(mfns[10]!)).toBe(domain.machineFrame(mfns[99]!));
     const before = frames.free;
-    expect(domain.toOwn(mfns[10]!)).toBe(true);
+    expect(domain.backing.toOwn(mfns[10]!)).toBe(true);
     expect(frames.free).toBe(before - 1);
     expect(domain.machineFrame(mfns[10]!)).not.toBe(domain.machineFrame(mfns[99]!));
     expect(domain.checkInvariants()).toEqual([]);
@@ -234,7 +234,7 @@ describe('pages that nobody wrote to', () => {
     control.populatePhysmap(other, left());
     expect(left()).toBe(0);
     // There are 90 left, and it gets them all.
-    for (const mfn of mfns) expect(domain.toOwn(mfn)).toBe(true);
+    for (const mfn of mfns) expect(domain.backing.toOwn(mfn)).toBe(true);
     expect(hypervisor.sharedFrames.promised).toBe(0);
     expect(frames.free).toBe(0);
   });
@@ -244,7 +244,7 @@ describe('pages that nobody wrote to', () => {
     expect(hypervisor.sharedFrames.promised).toBe(0);
     const other = control.createDomain({ maxPages: frames.free, vcpus: 1 });
     control.populatePhysmap(other, frames.free - 5);
-    const got = mfns.filter((mfn) => domain.toOwn(mfn));
+    const got = mfns.filter((mfn) => domain.backing.toOwn(mfn));
     expect(got.length).toBe(15);
     expect(domain.checkInvariants()).toEqual([]);
   });
@@ -252,7 +252,7 @@ describe('pages that nobody wrote to', () => {
 
 it('a merged page is promised to the domain until it has a frame of its own again', () => {
   const { domains, pass, hypervisor, frame } = scanned();
-  for (const { domain } of domains) domain.memory.reserved = true;
+  for (const { domain } of domains) domain.memory.backing.reserved = true;
   pass();
   pass();
   const { promised, saved } = hypervisor.sharedFrames;

@@ -77,7 +77,7 @@ interface Records {
 
 export class PageSharing {
   enabled = true;
-  /** Domains that are made from now on have no right to memory that is not theirs yet (DomainMemory.reserved). */
+  /** Domains that are made from now on have no right to memory that is not theirs yet (Backing.reserved). */
   overcommit = false;
   /** Passes over all domains so far, and pages that were merged. */
   passes = 0;
@@ -317,7 +317,7 @@ export class PageSharing {
   }
 
   private merge(memory: DomainMemory, mfn: number, frame: number): void {
-    memory.substitute(mfn, frame);
+    memory.backing.substitute(mfn, frame);
     this.merged++;
   }
 

@@ -13,7 +13,7 @@
  *   - A frame goes back to the machine when its last owner lets go of it, and is cleared only then.
  *
  * A domain that was made for some memory has a right to it, whatever of it is shared: for each page that it has
- * accepted a shared frame for, without having asked, one free frame is promised to it (DomainMemory.reserved). Forks, and
+ * accepted a shared frame for, without having asked, one free frame is promised to it (Backing.reserved). Forks, and
  * all domains where the machine's owner says so, live on what is left over.
  *
  * The owners may be on different processors. So the counts are in the machine's memory and change atomically: of two
@@ -138,5 +138,5 @@ export function ownPage(vcpu: Vcpu, va: VirtualAddress): boolean {
   const { table, pageTables } = memory;
   const at = table.machine[l1]! * 1024 + tableIndex(va, 1) * 2;
   const mfn = pageTables.frameOf(table.memory.u32[at]!, table.memory.u32[at + 1]!);
-  return mfn < table.limit && memory.toOwn(mfn);
+  return mfn < table.limit && memory.backing.toOwn(mfn);
 }
