@@ -78,6 +78,20 @@ export interface MemoryPolicy {
   readonly overcommit: boolean;
 }
 
+/**
+ * Of the machine: pages of 4 KiB, how many of them are free to be given, how many are free and promised to domains,
+ * how many domains have in common and how many that saves; and instructions that guests tried and that the processor
+ * does not know.
+ */
+export interface MachineInfo {
+  readonly totalPages: number;
+  readonly freePages: number;
+  readonly promisedPages: number;
+  readonly sharedPages: number;
+  readonly savedPages: number;
+  readonly undefinedInstructions: readonly (readonly [string, number])[];
+}
+
 export interface VcpuInfo {
   vcpu: number;
   online: boolean;
@@ -388,19 +402,7 @@ export class Control {
       : null;
   }
 
-  /**
-   * Of the machine: pages of 4 KiB, how many of them are free to be given, how many are free and promised to domains,
-   * how many domains have in common and how many that saves; and instructions that guests tried and that the processor
-   * does not know.
-   */
-  machineInfo(): {
-    totalPages: number;
-    freePages: number;
-    promisedPages: number;
-    sharedPages: number;
-    savedPages: number;
-    undefinedInstructions: [string, number][];
-  } {
+  machineInfo(): MachineInfo {
     const { frames, processor, sharedFrames } = this.hypervisor;
     return {
       totalPages: frames.total,

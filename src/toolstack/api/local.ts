@@ -2,15 +2,13 @@
  * The toolstack itself: owns a machine and its domains, in this process.
  *
  * When a domain shuts down, what its configuration says is done with it (on_poweroff and the like). A name belongs to
- * one domain from the moment that it is asked for; what is done to one domain is done one after the other.
+ * one domain from the moment that it is asked for; what is done to one domain is done one after the other. What is
+ * done to a domain's devices is in domain-devices.ts, to its CPUs and memory in domain-resources.ts.
  */
-import { machine as hostMachine, hostname, version as kernelVersion, release, totalmem } from 'node:os';
-import { performance } from 'node:perf_hooks';
+import { totalmem } from 'node:os';
 import type { Xenstore } from '../../dom0/xenstore/xenstore.ts';
-import { type BvtParameters, DEFAULT_PARAMETERS } from '../../xen/bvt.ts';
+import { DEFAULT_PARAMETERS } from '../../xen/bvt.ts';
 import type { MemoryPolicy } from '../../xen/domctl.ts';
-import { XEN_VERSION } from '../../xen/xen-version.ts';
-import { parseAffinity, together } from '../affinity.ts';
 import type { ImageOptions } from '../images/index.ts';
 import { Machine, maxDomainMemory, type StartPcpu } from '../machine.ts';
 import type { DomainEnd } from '../running-domain.ts';
@@ -18,9 +16,11 @@ import { RecordReader } from '../saved/format.ts';
 import { readHead } from '../saved/head.ts';
 import { dumpCore } from './core-dump.ts';
 import * as devices from './domain-devices.ts';
+import * as resources from './domain-resources.ts';
 import { ToolstackError } from './errors.ts';
 import { GuestLoader } from './guest-loader.ts';
-import { translated } from './machine-errors.ts';
+import { DOMAIN_0_NAME, domain0Info, hostInfo } from './host-info.ts';
+import { asked } from './machine-errors.ts';
 import { ManagedDomain, shutdownReason } from './managed-domain.ts';
 import { MessageLog } from './message-log.ts';
 import type {
@@ -63,11 +63,6 @@ export interface LocalOptions {
   readonly say: (line: string) => void;
 }
 
-const DOMAIN_0_NAME = 'Domain-0';
-/** MHz of the time-stamp counter. */
-const TSC_MHZ = 1000;
-/** Pages that a domain may own beyond its balloon's target (1 MiB, as libxl has it). */
-const BALLOON_SLACK = 256;
 /** The weight that means the scheduler's default. */
 const DEFAULT_WEIGHT = 256;
 
@@ -130,25 +125,8 @@ export class LocalToolstack implements Toolstack {
   // --- The machine ---
 
   async host(): Promise<HostInfo> {
-    const { totalPages, freePages, sharedPages, savedPages } = await this.ask(() =>
-      this.machine.control.machineInfo(),
-    );
-    return {
-      version: this.options.version,
-      xenVersion: `${XEN_VERSION.major}.${XEN_VERSION.minor}${XEN_VERSION.extra}`,
-      processors: this.machine.pcpus.count,
-      mhz: TSC_MHZ,
-      totalMemory: totalPages * 4,
-      freeMemory: freePages * 4,
-      sharedMemory: sharedPages * 4,
-      savedMemory: savedPages * 4,
-      scheduler: 'bvt',
-      host: hostname(),
-      release: release(),
-      kernelVersion: kernelVersion(),
-      machine: hostMachine(),
-      uptime: (Date.now() - this.started) / 1000,
-    };
+    const info = await asked(() => this.machine.control.machineInfo());
+    return hostInfo(this.machine, info, this.options.version, this.started);
   }
 
   async log(clear = false): Promise<string> {
@@ -160,12 +138,12 @@ export class LocalToolstack implements Toolstack {
   // --- Domains ---
 
   async list(): Promise<DomainInfo[]> {
-    const [infos, machine] = await this.ask(() =>
+    const [infos, machine] = await asked(() =>
       Promise.all([this.machine.control.listDomains(), this.machine.control.machineInfo()]),
     );
     const guests = infos.reduce((sum, { totalPages }) => sum + totalPages, 0);
     const taken = machine.totalPages - machine.freePages - machine.promisedPages;
-    const list = [this.domain0(taken - (guests - machine.savedPages))];
+    const list = [domain0Info(taken - (guests - machine.savedPages), this.started)];
     for (const info of infos) {
       const domain = this.domains.get(info.domid);
       if (domain) list.push(domain.info(info));
@@ -181,7 +159,7 @@ export class LocalToolstack implements Toolstack {
 
   async create(config: DomainConfig, paused = false): Promise<DomainInfo> {
     const domain = await this.make(config);
-    if (!paused) await this.ask(() => domain.running.unpause());
+    if (!paused) await asked(() => domain.running.unpause());
     return this.domain(domain.id);
   }
 
@@ -196,7 +174,7 @@ export class LocalToolstack implements Toolstack {
       try {
         if (this.stopped || parent.dying)
           throw new ToolstackError('not-found', 'the domain is being destroyed');
-        const fork = await this.ask(() => parent.use(() => parent.fork(name, this.messages)));
+        const fork = await asked(() => parent.use(() => parent.fork(name, this.messages)));
         this.enter(fork, `forked from domain ${domid} (${parent.name})`);
         forks.push(fork);
       } catch (error) {
@@ -204,7 +182,7 @@ export class LocalToolstack implements Toolstack {
         throw error;
       }
     }
-    if (!paused) for (const { running } of forks) await this.ask(() => running.unpause());
+    if (!paused) for (const { running } of forks) await asked(() => running.unpause());
     const numbers = new Set(forks.map(({ id }) => id));
     return (await this.list()).filter((info) => numbers.has(info.domid));
   }
@@ -212,10 +190,10 @@ export class LocalToolstack implements Toolstack {
   async save(domid: number, path: string, options: SaveOptions = {}): Promise<void> {
     const domain = this.need(domid);
     const { after = 'destroy', config = null } = options;
-    await this.ask(() => domain.use(() => domain.save(path, config, this.options.version)));
+    await asked(() => domain.use(() => domain.save(path, config, this.options.version)));
     this.note(`Domain ${domid} (${domain.name}) saved to ${path}`);
     if (after === 'destroy') await this.remove(domain);
-    else await this.ask(() => domain.goOn(after === 'pause'));
+    else await asked(() => domain.goOn(after === 'pause'));
   }
 
   async restore(
@@ -232,11 +210,11 @@ export class LocalToolstack implements Toolstack {
         this.checkUuid(config);
         const pages = head.domain.pages.reduce((sum, [, count]) => sum + count, 0);
         await this.checkRoom({ ...config, memory: pages * 4 });
-        const domain = await this.ask(() =>
+        const domain = await asked(() =>
           ManagedDomain.restore(this.machine, config, head, reader, this.messages),
         );
         this.enter(domain, `restored from ${path}`);
-        if (!paused) await this.ask(() => domain.running.unpause());
+        if (!paused) await asked(() => domain.running.unpause());
         return await this.domain(domain.id);
       } catch (error) {
         if (![...this.domains.values()].some(({ name }) => name === config.name))
@@ -261,12 +239,12 @@ export class LocalToolstack implements Toolstack {
 
   async pause(domid: number): Promise<void> {
     this.need(domid);
-    if (!(await this.domain(domid)).paused) await this.ask(() => this.machine.control.pauseDomain(domid));
+    if (!(await this.domain(domid)).paused) await asked(() => this.machine.control.pauseDomain(domid));
   }
 
   async unpause(domid: number): Promise<void> {
     this.need(domid);
-    if ((await this.domain(domid)).paused) await this.ask(() => this.machine.control.unpauseDomain(domid));
+    if ((await this.domain(domid)).paused) await asked(() => this.machine.control.unpauseDomain(domid));
   }
 
   async rename(domid: number, name: string): Promise<void> {
@@ -319,77 +297,28 @@ export class LocalToolstack implements Toolstack {
 
   async vcpus(domid: number): Promise<VcpuInfo[]> {
     this.need(domid);
-    const vcpus = await this.ask(() => this.machine.control.listVcpus(domid));
-    const { paused, shutdown } = await this.domain(domid);
-    const stands = paused || shutdown !== null;
-    const cpu = this.machine.pcpus.pcpuOf(domid);
-    const affinity = this.machine.pcpus.affinity(domid);
-    return vcpus.map(({ vcpu, online, running, blocked, cpuTimeNs }) => ({
-      vcpu,
-      online,
-      running: running && !stands,
-      blocked,
-      cpu,
-      cpuTime: cpuTimeNs / 1e9,
-      affinity: affinity[vcpu]?.slice() ?? null,
-    }));
+    const vcpus = await asked(() => this.machine.control.listVcpus(domid));
+    return resources.vcpuInfos(this.machine, await this.domain(domid), vcpus);
   }
 
   async setVcpus(domid: number, count: number): Promise<void> {
     const domain = this.need(domid);
     const { maxVcpus } = await this.domain(domid);
-    if (!Number.isInteger(count) || count < 1 || count > maxVcpus) {
-      throw new ToolstackError('invalid', `${count} virtual CPUs: domain ${domid} can have 1 to ${maxVcpus}`);
-    }
-    for (let vcpu = 0; vcpu < maxVcpus; vcpu++) {
-      const availability = vcpu < count ? 'online' : 'offline';
-      const path = `cpu/${vcpu}/availability`;
-      if (domain.readNode(path) !== availability) domain.writeNode(path, availability);
-    }
+    resources.setVcpus(domain, maxVcpus, count);
   }
 
   async setAffinity(domid: number, vcpu: number | null, cpus: string): Promise<void> {
     const domain = this.need(domid);
-    const { pcpus } = this.machine;
     const { maxVcpus } = await this.domain(domid);
-    if (vcpu !== null && !(vcpu < maxVcpus)) {
-      throw new ToolstackError('invalid', `domain ${domid} has no virtual CPU ${vcpu}`);
-    }
-    const chosen = parseAffinity(cpus, maxVcpus, pcpus.count);
-    const before = pcpus.affinity(domid);
-    const affinity = chosen.map((each, id) => (vcpu === null || vcpu === id ? each : (before[id] ?? null)));
-    if (together(affinity)?.length === 0)
-      throw new ToolstackError(
-        'unsupported',
-        `the virtual CPUs of a domain are on one CPU together: no CPU would suit all of domain ${domid}`,
-      );
-    await this.ask(() => domain.use(() => pcpus.pin(domid, affinity)));
+    await resources.setAffinity(this.machine, domain, maxVcpus, vcpu, cpus);
   }
 
   async setMemory(domid: number, kib: number): Promise<void> {
-    const domain = this.need(domid);
-    const most = Number(domain.readNode('memory/static-max'));
-    if (kib < 1024 || kib > most) {
-      throw new ToolstackError(
-        'invalid',
-        `${kib} KiB: the balloon of domain ${domid} goes up to ${most} KiB`,
-      );
-    }
-    domain.writeNode('memory/target', String(Math.floor(kib)));
-    // It may not have more than that from now on, but for what its kernel counts otherwise.
-    const pages = Math.min(Math.floor(kib / 4) + BALLOON_SLACK, Math.floor(most / 4));
-    await this.ask(() => this.machine.control.setMaxMem(domid, pages));
+    await resources.setMemory(this.machine, this.need(domid), kib);
   }
 
   async setMaxMemory(domid: number, kib: number): Promise<void> {
-    const target = Number(this.need(domid).readNode('memory/target'));
-    if (kib < target) {
-      throw new ToolstackError(
-        'invalid',
-        `${kib} KiB: less than the target of domain ${domid} (${target} KiB)`,
-      );
-    }
-    await this.ask(() => this.machine.control.setMaxMem(domid, Math.floor(kib / 4)));
+    await resources.setMaxMemory(this.machine, this.need(domid), kib);
   }
 
   async scheduler(): Promise<SchedulerParameters> {
@@ -397,54 +326,47 @@ export class LocalToolstack implements Toolstack {
   }
 
   async setScheduler({ contextSwitchAllowance }: SchedulerParameters): Promise<void> {
-    await this.ask(() => this.machine.control.allowanceSet(contextSwitchAllowance * 1000));
+    await asked(() => this.machine.control.allowanceSet(contextSwitchAllowance * 1000));
   }
 
   async domainScheduling(domid: number): Promise<DomainScheduling> {
     this.need(domid);
-    const { warpLimit, unwarpTime, ...rest } = await this.ask(() => this.machine.control.schedulerGet(domid));
-    return { ...rest, warpLimit: Math.round(warpLimit / 1000), unwarpTime: Math.round(unwarpTime / 1000) };
+    return resources.schedulingOf(this.machine, domid);
   }
 
   async setDomainScheduling(domid: number, parameters: Partial<DomainScheduling>): Promise<void> {
     this.need(domid);
-    const { warpLimit, unwarpTime, ...rest } = parameters;
-    const changes: Partial<BvtParameters> = {
-      ...rest,
-      ...(warpLimit === undefined ? {} : { warpLimit: warpLimit * 1000 }),
-      ...(unwarpTime === undefined ? {} : { unwarpTime: unwarpTime * 1000 }),
-    };
-    await this.ask(() => this.machine.control.schedulerSet(domid, changes));
+    await resources.setScheduling(this.machine, domid, parameters);
   }
 
   // --- Devices ---
 
   disks(domid: number): Promise<DiskInfo[]> {
-    return this.ask(async () => devices.disksOf(this.machine, this.need(domid)));
+    return asked(async () => devices.disksOf(this.machine, this.need(domid)));
   }
 
   async attachDisk(domid: number, spec: string): Promise<void> {
     const domain = this.need(domid);
-    return this.ask(() => domain.use(() => devices.attachDisk(this.machine, domain, spec)));
+    return asked(() => domain.use(() => devices.attachDisk(this.machine, domain, spec)));
   }
 
   async detachDisk(domid: number, vdev: string, force = false): Promise<void> {
     const domain = this.need(domid);
-    return this.ask(() => domain.use(() => devices.detachDisk(this.machine, domain, vdev, force)));
+    return asked(() => domain.use(() => devices.detachDisk(this.machine, domain, vdev, force)));
   }
 
   vifs(domid: number): Promise<VifInfo[]> {
-    return this.ask(() => devices.vifsOf(this.machine, this.need(domid)));
+    return asked(() => devices.vifsOf(this.machine, this.need(domid)));
   }
 
   async attachVif(domid: number, spec: string): Promise<void> {
     const domain = this.need(domid);
-    return this.ask(() => domain.use(() => devices.attachVif(this.machine, domain, spec)));
+    return asked(() => domain.use(() => devices.attachVif(this.machine, domain, spec)));
   }
 
   async detachVif(domid: number, devid: number, force = false): Promise<void> {
     const domain = this.need(domid);
-    return this.ask(() => domain.use(() => devices.detachVif(this.machine, domain, devid, force)));
+    return asked(() => domain.use(() => devices.detachVif(this.machine, domain, devid, force)));
   }
 
   // --- Into the guest ---
@@ -459,7 +381,7 @@ export class LocalToolstack implements Toolstack {
     this.need(domid);
     switch (trigger) {
       case 'nmi':
-        await this.ask(() => this.machine.control.sendTrigger(domid, 'nmi', vcpu));
+        await asked(() => this.machine.control.sendTrigger(domid, 'nmi', vcpu));
         return;
       case 'power':
         return this.shutdown(domid, 'poweroff');
@@ -472,7 +394,7 @@ export class LocalToolstack implements Toolstack {
 
   async dumpCore(domid: number, path: string): Promise<void> {
     const domain = this.need(domid);
-    await this.ask(() => domain.use(() => dumpCore(this.machine, domid, path)));
+    await asked(() => domain.use(() => dumpCore(this.machine, domid, path)));
   }
 
   async console(domid: number, viewer: ConsoleViewer, replay: Replay = 'unread'): Promise<ConsoleConnection> {
@@ -485,14 +407,14 @@ export class LocalToolstack implements Toolstack {
     this.takeName(config.name);
     try {
       if (this.stopped) throw new ToolstackError('failed', 'the machine is being switched off');
-      this.checkCpus(config);
+      resources.checkCpus(this.machine, config);
       this.checkUuid(config);
       await this.checkRoom(config);
-      const guest = await this.ask(() => this.loader.load(config));
-      const domain = await this.ask(() => ManagedDomain.build(this.machine, config, guest, this.messages));
+      const guest = await asked(() => this.loader.load(config));
+      const domain = await asked(() => ManagedDomain.build(this.machine, config, guest, this.messages));
       const mcuAdvance = (DEFAULT_PARAMETERS.mcuAdvance * DEFAULT_WEIGHT) / config.weight;
       if (config.weight !== DEFAULT_WEIGHT) {
-        await this.ask(() => this.machine.control.schedulerSet(domain.id, { mcuAdvance })).catch(
+        await asked(() => this.machine.control.schedulerSet(domain.id, { mcuAdvance })).catch(
           async (error) => {
             await domain.destroy();
             throw error;
@@ -515,14 +437,6 @@ export class LocalToolstack implements Toolstack {
       .then((end) => this.ended(domain, end))
       .catch((error) => this.failed(domain, error));
     this.happened(domain, 'created', null);
-  }
-
-  private checkCpus({ cpus, name, maxVcpus }: DomainConfig): void {
-    if (together(parseAffinity(cpus, maxVcpus, this.machine.pcpus.count))?.length === 0)
-      throw new ToolstackError(
-        'unsupported',
-        `${name}: cpus: the virtual CPUs of a domain are on one CPU together, and none would suit all of them`,
-      );
   }
 
   private checkUuid({ uuid, name }: DomainConfig): void {
@@ -575,7 +489,7 @@ export class LocalToolstack implements Toolstack {
     // Two domains cannot have one UUID: one that stays keeps it.
     const next = await this.make(domain.dying ? again : { ...again, uuid: null });
     next.shortLives = short ? domain.shortLives + 1 : 0;
-    await this.ask(() => next.running.unpause());
+    await asked(() => next.running.unpause());
   }
 
   /** A domain that ended stays under another name, so that a new one can have its name. */
@@ -603,7 +517,7 @@ export class LocalToolstack implements Toolstack {
 
   private async remove(domain: ManagedDomain): Promise<void> {
     if (domain.dying) return;
-    await this.ask(() => domain.destroy());
+    await asked(() => domain.destroy());
     this.domains.delete(domain.id);
     this.names.delete(domain.name);
     this.note(`Domain ${domain.id} (${domain.name}) destroyed`);
@@ -638,38 +552,6 @@ export class LocalToolstack implements Toolstack {
   private happened(domain: ManagedDomain, kind: DomainEvent['kind'], reason: DomainEvent['reason']): void {
     const event: DomainEvent = { kind, domid: domain.id, name: domain.name, reason };
     for (const listener of [...this.listeners]) listener(event);
-  }
-
-  private domain0(pages: number): DomainInfo {
-    return {
-      domid: DOMAIN_0,
-      name: DOMAIN_0_NAME,
-      uuid: '00000000-0000-0000-0000-000000000000',
-      memory: pages * 4,
-      maxMemory: pages * 4,
-      vcpus: 1,
-      maxVcpus: 1,
-      running: true,
-      blocked: false,
-      paused: false,
-      dying: false,
-      shutdown: null,
-      crashReason: null,
-      // Time for which this thread was not waiting.
-      cpuTime: performance.eventLoopUtilization().active / 1000,
-      uptime: (Date.now() - this.started) / 1000,
-      disks: 0,
-      vifs: 0,
-    };
-  }
-
-  /** Does something on the machine; its errors become ours. */
-  private async ask<T>(work: () => Promise<T>): Promise<T> {
-    try {
-      return await work();
-    } catch (error) {
-      throw translated(error);
-    }
   }
 }
 

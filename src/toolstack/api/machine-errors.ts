@@ -18,8 +18,17 @@ const WRONG = [
   ...[VifSpecError, ForwardSpecError],
 ];
 
+/** Does something on the machine; its errors become the interface's. */
+export async function asked<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw translated(error);
+  }
+}
+
 /** Errors of the machine, in the words of the interface. */
-export function translated(error: unknown): unknown {
+function translated(error: unknown): unknown {
   if (error instanceof OutOfFrames)
     return new ToolstackError('no-memory', 'the machine has not enough free memory');
   if (error instanceof Error && WRONG.some((kind) => error instanceof kind))
