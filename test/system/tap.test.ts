@@ -32,7 +32,7 @@ child.stdin.end(\`
 killall udhcpc; sleep 1; ip addr add 10.9.0.2/24 dev eth0
 until ping -c 1 -W 2 10.9.0.1 >/dev/null; do :; done; echo reached
 nc 10.9.0.1 8001 </dev/null > /tmp/got; sha256sum < /tmp/got
-nc 10.9.0.1 8002 < /tmp/got
+for try in 1 2 3; do nc 10.9.0.1 8002 < /tmp/got && break; sleep 2; done
 poweroff
 \`);
 child.on('exit', (code) => process.exit(code));

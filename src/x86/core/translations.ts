@@ -45,7 +45,7 @@ const IDLE_REGIONS = 1024;
 
 /** Where translations came from. */
 export class TranslationCounts {
-  /** Regions translated in this run, and how many of them are wide. */
+  /** Regions translated in this run; wide ones besides. */
   made = 0;
   wide = 0;
   /** Regions that an earlier run left, and how many of their modules came to be used. */
@@ -259,8 +259,8 @@ export class Translations {
       const translation = { slot, pages, entries, apart, wide, remakes, installations: 0, load: null };
       this.bySlot.set(slot, translation);
       this.learn(translation);
-      this.counts.made++;
       if (wide) this.counts.wide++;
+      else this.counts.made++;
       this.install(
         translation,
         pages.map(({ frame }) => frame),
