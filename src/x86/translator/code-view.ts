@@ -142,12 +142,12 @@ export class GuestCode implements CodeView {
 
 /** The same code, but only what a recording shows (see core/recorder.ts). */
 export class RecordedCode implements CodeView {
-  private readonly code: GuestCode;
+  private readonly code: Pick<CodeView, 'page'>;
   /** By address of an instruction: what was executed after it, and how often. */
   private readonly successors = new Map<number, Map<number, number>>();
 
   /** @param traces virtual addresses of instructions, in the order of execution */
-  constructor(code: GuestCode, page: VirtualAddress, traces: readonly Float64Array[]) {
+  constructor(code: Pick<CodeView, 'page'>, page: VirtualAddress, traces: readonly Float64Array[]) {
     this.code = code;
     for (const trace of traces) this.read(trace, page);
   }

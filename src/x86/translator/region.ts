@@ -65,6 +65,11 @@ const WIDE: Limits = { region: 700, inline: 300, depth: 12, callees: 4 };
 const WORTHWHILE_INSTRUCTIONS = 8;
 /** Most pages: each has a bit. */
 const PAGES = 63;
+/**
+ * How far away a page may be, in pages: distances in bytes fit 32 bits (code-cache.ts, RegionEntry), and places with what
+ * is beside them 53 (build.ts, `at`). A program and its libraries are farther apart.
+ */
+const FAR = 1 << 19;
 /** Most targets of an indirect branch that are looked for. */
 const TARGETS = 24;
 
@@ -176,7 +181,7 @@ class Explorer {
   private page(delta: number): CodePage | null {
     const known = this.pages.find((page) => page.delta === delta);
     if (known !== undefined) return known;
-    if (this.pages.length >= PAGES) return null;
+    if (this.pages.length >= PAGES || Math.abs(delta) >= FAR) return null;
     const page = this.view.page(delta);
     if (page !== null) this.pages.push(page);
     return page;
