@@ -69,9 +69,17 @@ export class Recorder {
 
   /** Recordings in which an address of the CPU's was executed, the latest first. */
   find(cpu: Cpu, address: VirtualAddress): Float64Array[] {
-    const since = cpu.number(CPU.instructions) - LIFETIME;
-    return this.recordings
-      .filter((each) => each.cpu === cpu && each.at >= since && each.addresses.has(address))
-      .map(({ trace }) => trace);
+    return this.recordings.filter((each) => shows(each, cpu, address)).map(({ trace }) => trace);
   }
+
+  /** Whether {@link find} finds any. */
+  has(cpu: Cpu, address: VirtualAddress): boolean {
+    return this.recordings.some((each) => shows(each, cpu, address));
+  }
+}
+
+/** The address of the CPU's was executed in a recording, and not too long ago. */
+function shows(recording: Recording, cpu: Cpu, address: VirtualAddress): boolean {
+  const since = cpu.number(CPU.instructions) - LIFETIME;
+  return recording.cpu === cpu && recording.at >= since && recording.addresses.has(address);
 }

@@ -10,7 +10,6 @@
 import { type Memory, PAGE_SIZE } from '../../machine/memory.ts';
 import type { Cpu } from '../cpu.ts';
 import type { Decoder, Instruction } from '../decoder.ts';
-import { RECORD } from '../records.ts';
 import { CPU } from '../state.ts';
 import { regionName } from '../translator/build.ts';
 import { GuestCode } from '../translator/code-view.ts';
@@ -145,14 +144,16 @@ export class Translations {
 
   /** What begins at an offset of the CPU's page, in a machine frame, has become hot. */
   request(cpu: Cpu, frame: number, entry: number): void {
-    let asked = this.asked.get(frame);
-    if (asked === undefined) {
-      asked = new Set();
-      this.asked.set(frame, asked);
-    }
-    if (asked.has(entry)) return;
-    asked.add(entry);
-    this.queue.push(wanted(cpu, frame, entry));
+    if (this.ask(frame, entry)) this.queue.push(wanted(cpu, frame, entry));
+  }
+
+  /** @param place in the frame: an offset, or {@link WIDE} and one @returns false: it was asked for before */
+  private ask(frame: number, place: number): boolean {
+    const asked = this.asked.get(frame) ?? new Set();
+    this.asked.set(frame, asked);
+    if (asked.has(place)) return false;
+    asked.add(place);
+    return true;
   }
 
   /**
@@ -161,12 +162,10 @@ export class Translations {
    * @returns whether what follows is recorded
    */
   requestWide(cpu: Cpu, frame: number, entry: number, before: number): boolean {
-    const asked = this.asked.get(frame) ?? new Set();
-    this.asked.set(frame, asked);
-    if (asked.has(WIDE + entry)) return this.wide.remind(cpu, cpu.number(CPU.page) + entry);
-    asked.add(WIDE + entry);
-    const from = before === 0 ? null : this.code.regionAt(before, cpu.number(CPU.base));
-    this.wide.add(cpu, { ...wanted(cpu, frame, entry), wide: true }, from);
+    if (this.ask(frame, WIDE + entry)) {
+      const from = before === 0 ? null : this.code.regionAt(before, cpu.number(CPU.base));
+      this.wide.add(cpu, { ...wanted(cpu, frame, entry), wide: true }, from);
+    }
     return this.wide.remind(cpu, cpu.number(CPU.page) + entry);
   }
 
@@ -177,9 +176,7 @@ export class Translations {
 
   /** The region entered at a record was left before an instruction: a group of accesses was not in one page. */
   leftApart(cpu: Cpu, region: number): void {
-    const { u32 } = this.memory;
-    const record = region >>> 2;
-    const slot = u32[record + RECORD.link / 4]!;
+    const { slot, page, numbers } = this.code.regionAt(region, cpu.number(CPU.base));
     const translation = this.bySlot.get(slot);
     if (translation === undefined) return;
     // Within a run the budget goes down, behind it the count goes up.
@@ -191,9 +188,8 @@ export class Translations {
     if (!translation.wide || now - crossings.since > CROSSINGS * CROSSING_INTERVAL)
       this.crossings.delete(slot);
     if (now - crossings.since > CROSSINGS * CROSSING_INTERVAL) return;
-    const page = cpu.number(CPU.base);
     if (translation.apart.includes(cpu.rip - page)) return;
-    const frame = u32[u32[record + RECORD.immediate / 4 + 1]! >>> 2]!;
+    const frame = this.memory.u32[numbers >>> 2]!;
     if (!this.code.holds(frame)) return;
     const { wide } = translation;
     if (!wide) this.remove(slot, frame);

@@ -26,6 +26,9 @@ interface Waiting {
   arrivals: number;
 }
 
+/** Where what is wanted begins. */
+const addressOf = ({ request: { code, entry } }: Waiting): VirtualAddress => code.page + entry;
+
 export interface WideRequestsHost {
   /** The translation in a slot of the table. */
   translation(slot: number): Translation | undefined;
@@ -61,33 +64,30 @@ export class WideRequests {
 
   /** The CPU is at an address once more. @returns whether somebody waited for a recording from there, and it starts */
   remind(cpu: Cpu, address: VirtualAddress): boolean {
-    const waiting = this.queue.find(
-      (each) => each.cpu === cpu && each.request.code.page + each.request.entry === address,
-    );
+    const waiting = this.queue.find((each) => each.cpu === cpu && addressOf(each) === address);
     if (waiting === undefined) return false;
     waiting.arrivals++;
-    return this.recorder.find(cpu, address).length === 0 && this.recorder.start(cpu);
+    return !this.recorder.has(cpu, address) && this.recorder.start(cpu);
   }
 
   /** Of those that were recorded, the one that the CPU comes to most, with recordings. */
   next(): { request: Request; traces: readonly Float64Array[] } | null {
     let best: Waiting | null = null;
-    let traces: readonly Float64Array[] = [];
-    for (const waiting of this.queue) {
-      if (best !== null && waiting.arrivals <= best.arrivals) continue;
-      const { cpu, request } = waiting;
-      const found = this.recorder.find(cpu, request.code.page + request.entry);
-      if (found.length === 0) continue;
-      best = waiting;
-      traces = found;
-    }
+    for (const waiting of this.queue)
+      if (
+        (best === null || waiting.arrivals > best.arrivals) &&
+        this.recorder.has(waiting.cpu, addressOf(waiting))
+      )
+        best = waiting;
     if (best === null) return null;
     this.queue.splice(this.queue.indexOf(best), 1);
+    const traces = this.recorder.find(best.cpu, addressOf(best));
     return { request: this.remake(best, traces[0]!) ?? best.request, traces: traces.slice(0, TRACES) };
   }
 
   /** @returns null: it does not follow a branch of a wide region, or that was made anew too often */
-  private remake({ request, before }: Waiting, trace: Float64Array): Request | null {
+  private remake(waiting: Waiting, trace: Float64Array): Request | null {
+    const { request, before } = waiting;
     const translation = before === null ? undefined : this.host.translation(before.slot);
     if (before === null || translation?.wide !== true || translation.remakes >= REMAKES) return null;
     const { page, distance, offset, number, slot } = before;
@@ -95,7 +95,7 @@ export class WideRequests {
     const frame = this.memory.u32[(before.numbers >>> 2) + index]!;
     const start = page + distance;
     // A recording may begin there.
-    const from = trace.indexOf(request.code.page + request.entry, 1) - 1;
+    const from = trace.indexOf(addressOf(waiting), 1) - 1;
     if (from < 0 || !trace.includes(start + offset) || !this.host.holds(frame)) return null;
     const instruction = this.instructionOf(translation, trace[from]! - page);
     const definition = instruction?.form?.definition;

@@ -193,10 +193,8 @@ class Explorer {
     if (!instruction.relative || isCall(instruction)) return { next: !ends(instruction), branch: null };
     const to = behind + instruction.immediateLow;
     const within = pageOf(to) === pageOf(address);
-    const worth =
-      ends(instruction) || ((within || this.wide) && this.view.taken(address, behind) !== null)
-        ? ends(instruction) || this.view.taken(address, behind) === true
-        : this.view.executed(to);
+    const taken = within || this.wide ? this.view.taken(address, behind) : null;
+    const worth = ends(instruction) || (taken ?? this.view.executed(to));
     return {
       next: !ends(instruction) && this.view.passed(address, behind),
       branch: worth && this.at(to) !== null ? to : null,
