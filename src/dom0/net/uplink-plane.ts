@@ -70,11 +70,13 @@ export class UplinkPlane implements DataPlane, BridgePort {
     if (this.closed) return false;
     const { inward, packet, bridge, link } = this;
     let room = false;
-    for (let count = 0; count < TURN; count++) {
+    // Only a consumer that has said that it sleeps is woken: one whose turn ends with the ring's last frame is not.
+    let more = true;
+    for (let count = 0; count < TURN && more; count++) {
       const frame = inward.next();
       if (!frame) {
-        if (inward.sleep()) continue;
-        break;
+        more = inward.sleep();
+        continue;
       }
       if (frame.length >= ETHERNET.size) {
         packet.clear(frame);
@@ -84,7 +86,7 @@ export class UplinkPlane implements DataPlane, BridgePort {
       room = inward.release(frame) || room;
     }
     if (room) this.tell(UPLINK.room);
-    return !inward.empty;
+    return more;
   }
 
   deliver(packet: Packet, waiter: Waiter | null): Fate {

@@ -98,6 +98,19 @@ describe('an uplink', () => {
     expect(uplink.send([frame(GATEWAY, macOf(0), 60_000)], NO_OFFLOAD)).toBe(true);
   });
 
+  it('goes on after a turn that ended with the last frame', async () => {
+    const { backends, uplink, fronts } = await world(1);
+    const [{ queue }] = fronts as [NetFront];
+    let got = 0;
+    for (let burst = 0; burst < 5; burst++) {
+      for (let count = 0; count < 64; count++) uplink.send([frame(GATEWAY, macOf(0), 60)], NO_OFFLOAD);
+      queue.offer(64);
+      await backends.settle();
+      got += queue.received().length;
+    }
+    expect(got).toBe(5 * 64);
+  });
+
   it('that is slow is shared by those who want to send, in turn', async () => {
     const { backends, uplink, fronts, received, later } = await world(3);
     // The bridge has to know where the gateway is: for one of many nobody waits.
