@@ -82,18 +82,24 @@ export function moduleTables(directory: string, modules: readonly ExtraFile[]): 
   }));
   const byName = new Map(infos.map((each) => [each.name, each]));
   const byAlias = new Map(infos.flatMap((each) => each.info.alias.map((alias) => [alias, each] as const)));
-  /** What has to be loaded before, the nearest first. */
-  const dependencies = (name: string, seen: Set<string>): string[] => {
+  /**
+   * Puts paths into an order: the module's, after those of all that has to be loaded before it. Modules may ask for each
+   * other in a circle by softdep: who has begun is not waited for.
+   */
+  const load = (name: string, order: string[], begun: Set<string>): void => {
     const each = byName.get(name);
-    if (!each || seen.has(name)) return [];
-    seen.add(name);
+    if (!each || begun.has(name)) return;
+    begun.add(name);
     const before = each.info.softdep.map((alias) => byAlias.get(alias)?.name ?? alias);
-    return [...each.info.depends, ...before].flatMap((other) => {
-      const found = byName.get(other);
-      return found && !seen.has(other) ? [found.path, ...dependencies(other, seen)] : [];
-    });
+    for (const other of [...each.info.depends, ...before]) load(other, order, begun);
+    order.push(each.path);
   };
-  const dep = infos.map(({ path, name }) => `${path}: ${dependencies(name, new Set()).join(' ')}`.trimEnd());
+  /** modules.dep has what is loaded last first: modprobe goes through a line from its end. */
+  const dep = infos.map(({ path, name }) => {
+    const order: string[] = [];
+    load(name, order, new Set());
+    return `${path}: ${order.slice(0, -1).reverse().join(' ')}`.trimEnd();
+  });
   const alias = infos.flatMap(({ name, info }) => info.alias.map((each) => `alias ${each} ${name}`));
   const text = (lines: readonly string[]) => new TextEncoder().encode(`${lines.join('\n')}\n`);
   return [
