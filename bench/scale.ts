@@ -174,7 +174,8 @@ async function boots(images: DomainImages, { booted: count, only, say }: ScaleOp
     await sleep(QUIET);
     const { used, own } = await memory(machine);
     const answers = await Promise.all(all.map((domain) => domain.run('uname -s')));
-    if (answers.some((answer) => answer !== 'Linux\n')) throw new Error('not all domains answer');
+    const wrong = answers.findIndex((answer) => !/^Linux$/m.test(answer));
+    if (wrong >= 0) throw new Error(`${all[wrong]!.name} answers ${JSON.stringify(answers[wrong])}`);
     add(`memory of ${count} that were booted`, 'MiB', used - empty.used);
     add('a booted domain', 'MiB', (used - empty.used) / count);
     add('of it, the hypervisor’s', 'MiB', (own - empty.own) / count);

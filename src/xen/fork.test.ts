@@ -1,4 +1,5 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
+import { OutOfFrames } from '../machine/frames.ts';
 import type { Domain } from './domain.ts';
 import { ERRNO } from './public/errno.ts';
 import { SCHEDOP, SHUTDOWN } from './public/sched.ts';
@@ -135,6 +136,35 @@ describe('a fork', () => {
       expect(guest.domain.memory.checkInvariants()).toEqual([]);
       for (let mfn = 0; system.frames.free < 100; mfn++) memory.giveBack(mfn);
     }
+  });
+
+  it('for which another processor leaves no memory, at any moment, is refused, and nothing is lost', () => {
+    const { system, guest, control } = counting();
+    const { frames } = system;
+    control.pauseDomain(guest.domain.id);
+    const before = frames.free;
+    const original = frames.allocContiguous;
+    const alloc = vi.spyOn(frames, 'allocContiguous');
+    let refused = 0;
+    for (let allowed = 0; ; allowed++) {
+      let left = allowed;
+      alloc.mockImplementation((count) => {
+        if (left-- === 0) throw new OutOfFrames(count);
+        return original.call(frames, count);
+      });
+      try {
+        control.destroyDomain(control.forkDomain(guest.domain.id, []));
+        break;
+      } catch (error) {
+        refused++;
+        expect(error).toMatchObject({ errno: ERRNO.ENOMEM });
+      }
+      expect(frames.free).toBe(before);
+      expect(guest.domain.memory.checkInvariants()).toEqual([]);
+    }
+    alloc.mockRestore();
+    expect(refused).toBeGreaterThan(5);
+    expect(frames.free).toBe(before);
   });
 
   it('that finds no memory for a copy ends, alone', () => {

@@ -144,16 +144,18 @@ export class Backing {
    * @throws HypercallError ENOMEM, and nothing has changed
    */
   forkFrom(parent: Backing, copied: (mfn: number) => boolean): void {
-    const { table, frames } = this;
+    const { table } = this;
     const from = parent.table;
     const ram: number[] = [];
-    let copies = 0;
+    let count = 0;
     for (let mfn = FIRST_MFN; mfn < this.layout.ramEnd; mfn++) {
       if (from.kinds[mfn] !== Kind.ram) continue;
       ram.push(mfn);
-      if (copied(mfn)) copies++;
+      if (copied(mfn)) count++;
     }
-    this.needFree(copies);
+    this.needFree(count);
+    // Before anything says that there is a page: another processor may be faster to take what is free.
+    const copies = this.someFrames(count);
     for (const row of ['references', 'typeCounts', 'kinds', 'states'] as const) table[row].set(from[row]);
     const shared: number[] = [];
     for (const mfn of ram) {
@@ -164,7 +166,7 @@ export class Backing {
         table.machine[mfn] = machineFrame;
         continue;
       }
-      const copy = frames.alloc();
+      const copy = copies.pop()!;
       copyFrame(table.memory, machineFrame, copy);
       table.machine[mfn] = copy;
     }
@@ -231,6 +233,18 @@ export class Backing {
     this.promises[mfn] = 0;
     this.promised--;
     this.shared.promise(-1);
+  }
+
+  /** @throws HypercallError ENOMEM, and none was taken */
+  private someFrames(count: number): number[] {
+    const taken: number[] = [];
+    try {
+      while (taken.length < count) taken.push(this.frames.alloc());
+    } catch (error) {
+      for (const frame of taken) this.frames.release(frame);
+      throw outOfMemory(error);
+    }
+    return taken;
   }
 
   private freeFrame(machineFrame: number): void {
