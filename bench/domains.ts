@@ -133,7 +133,7 @@ export class BenchDomain {
   /** Waits for the shell of a domain that boots. */
   async ready(seconds = PATIENCE): Promise<void> {
     // guests/initramfs/etc/session
-    await this.see(/xenolith;ready/, seconds);
+    await this.see(/xenolith;ready./, seconds);
   }
 
   /** Runs a line of the shell. @returns what it printed */

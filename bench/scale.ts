@@ -161,7 +161,8 @@ async function boots(images: DomainImages, { booted: count, only, say }: ScaleOp
       cpu.push(machine.processorSeconds - processor);
       const { used } = await memory(machine);
       most = Math.max(most, used);
-      if (number % 8 === 7) say(`${number + 1} booted: ${used.toFixed(0)} MiB in use`);
+      if (number % 8 === 7)
+        say(`${number + 1} booted: ${used.toFixed(0)} MiB in use, ${cpu.at(-1)!.toFixed(1)} s`);
     }
     add('the first boot, of the processor', 's', cpu[0]!);
     add('a further boot, of the processor', 's', median(cpu.slice(1))!);
