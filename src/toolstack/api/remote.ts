@@ -44,11 +44,17 @@ export class Unreachable extends Error {
 /** Bytes that wait for a daemon that does not take them. */
 const BEHIND = 256 * 1024;
 
+/** What a socket answers when nobody listens there: no request came to anybody. */
+export const NOBODY: ReadonlySet<string> = new Set(['ENOENT', 'ECONNREFUSED']);
+
 export class RemoteToolstack implements Toolstack {
   private readonly endpoint: Endpoint;
+  private readonly revive: (() => Promise<unknown>) | null;
 
-  constructor(endpoint: Endpoint) {
+  /** @param revive brings a daemon up where nobody listens; what was asked is asked once more then. Null: it fails */
+  constructor(endpoint: Endpoint, revive: (() => Promise<unknown>) | null = null) {
     this.endpoint = endpoint;
+    this.revive = revive;
   }
 
   /** @param signal gives it up */
@@ -253,7 +259,17 @@ export class RemoteToolstack implements Toolstack {
     return this.call(method, target, body);
   }
 
-  private call<T>(method: string, target: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+  private async call<T>(method: string, target: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+    try {
+      return await this.ask(method, target, body, signal);
+    } catch (error) {
+      if (this.revive === null || !(error instanceof Unreachable && NOBODY.has(error.code))) throw error;
+      await this.revive();
+      return this.ask(method, target, body, signal);
+    }
+  }
+
+  private ask<T>(method: string, target: string, body?: unknown, signal?: AbortSignal): Promise<T> {
     const { endpoint } = this;
     const text = body === undefined ? null : JSON.stringify(body);
     const headers: Record<string, string> = {
@@ -263,7 +279,8 @@ export class RemoteToolstack implements Toolstack {
       ...('token' in endpoint ? { Authorization: `Bearer ${endpoint.token}` } : {}),
     };
     // A connection for each request: one that is kept could lead to a daemon that is gone.
-    const options = { method, headers, agent: false as const, ...(signal ? { signal } : {}) };
+    // With a name for TLS that there is not, Node does not look whether the host's is an address: 10 ms of a start.
+    const options = { method, headers, servername: '', agent: false as const, ...(signal ? { signal } : {}) };
     return new Promise((resolve, reject) => {
       const respond = (response: IncomingMessage) => {
         if (response.statusCode! >= 300) void failureOf(response).then(reject, reject);

@@ -2,7 +2,7 @@
 import { fork } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { RemoteToolstack, Unreachable } from '../api/remote.ts';
+import { NOBODY, RemoteToolstack, Unreachable } from '../api/remote.ts';
 import { Failure } from '../failure.ts';
 import { holderOf } from './lock.ts';
 import { exists, type Place, prepare } from './place.ts';
@@ -18,9 +18,6 @@ const IDLE_EXIT = 600;
 /** For how long a daemon that is there may take to answer, ms. */
 const PATIENCE = 15_000;
 const AGAIN = 50;
-
-/** What a daemon's socket answers when nobody listens there. */
-const NOBODY: ReadonlySet<string> = new Set(['ENOENT', 'ECONNREFUSED']);
 
 /** The daemon that runs; null: none does. @throws Failure it does not answer */
 export async function findDaemon(place: Place): Promise<RemoteToolstack | null> {

@@ -4,12 +4,14 @@
  */
 import { constants } from 'node:os';
 import { ToolstackError } from '../api/errors.ts';
-import { type RemoteToolstack, Unreachable } from '../api/remote.ts';
-import { placeOf } from '../daemon/place.ts';
-import { connectDaemon } from '../daemon/start.ts';
+import { RemoteToolstack, Unreachable } from '../api/remote.ts';
+import { exists, type Place, placeOf } from '../daemon/place.ts';
 import { Arguments, type XlContext, XlError } from './context.ts';
 import { getopt, OptionError } from './getopt.ts';
 import { COMMANDS, type Command } from './table.ts';
+
+/** After so many ms without an end it is looked whether the daemon is alive at all. */
+const DOUBT = 1000;
 
 /** Exit statuses: EXIT_FAILURE of the C library; what xl gives for options that it does not know. */
 const FAILURE = 1;
@@ -52,7 +54,15 @@ export async function runXl(args: readonly string[], name = 'xl'): Promise<numbe
     if (globals.has('N') && command.changes)
       throw new XlError('command does not implement -N (dryrun) option');
     const run = await command.load();
-    return (await run(contextOf(globals, out, err), given)) ?? 0;
+    const place = placeOf();
+    const daemon = new Daemon(place, (notice) => err(`xl: ${notice}\n`));
+    const context: XlContext = {
+      toolstack: () => daemon.toolstack(),
+      ...{ place, out, err, cwd: process.cwd() },
+      dryRun: globals.has('N'),
+      verbose: globals.has('v'),
+    };
+    return (await Promise.race([run(context, given), daemon.dead])) ?? 0;
   } catch (error) {
     return failed(error, err);
   } finally {
@@ -67,25 +77,42 @@ function argumentsOf({ short = '', long = {}, raw }: Command, words: readonly st
   return options.some(([letter]) => letter === 'h') ? null : new Arguments(options, operands);
 }
 
-function contextOf(
-  globals: ReadonlySet<string>,
-  out: (text: string) => void,
-  err: (text: string) => void,
-): XlContext {
-  const place = placeOf();
-  let toolstack: Promise<RemoteToolstack> | null = null;
-  return {
-    toolstack: () => {
-      toolstack ??= connectDaemon(place, (notice) => err(`xl: ${notice}\n`));
-      return toolstack;
-    },
-    place,
-    out,
-    err,
-    cwd: process.cwd(),
-    dryRun: globals.has('N'),
-    verbose: globals.has('v'),
-  };
+/**
+ * The daemon of a command. It is not asked whether it is there, as that takes as long as most commands do: where
+ * nobody answers the first request one is started, and a command that takes long finds out whether it is alive.
+ */
+class Daemon {
+  /** Fails when it does not answer any more. */
+  readonly dead: Promise<never>;
+  private readonly place: Place;
+  private readonly tell: (notice: string) => void;
+  private connected: Promise<RemoteToolstack> | null = null;
+  private fail!: (error: unknown) => void;
+
+  /** @param tell takes what became of the one before */
+  constructor(place: Place, tell: (notice: string) => void) {
+    this.place = place;
+    this.tell = tell;
+    this.dead = new Promise((_, reject) => {
+      this.fail = reject;
+    });
+    this.dead.catch(() => {});
+  }
+
+  toolstack(): Promise<RemoteToolstack> {
+    this.connected ??= this.connect();
+    return this.connected;
+  }
+
+  private async connect(): Promise<RemoteToolstack> {
+    const start = async () => (await import('../daemon/start.ts')).connectDaemon(this.place, this.tell);
+    if (!exists(this.place)) return start();
+    setTimeout(async () => {
+      const { findDaemon } = await import('../daemon/start.ts');
+      await findDaemon(this.place).catch(this.fail);
+    }, DOUBT).unref();
+    return new RemoteToolstack({ socketPath: this.place.socket }, start);
+  }
 }
 
 async function failed(error: unknown, err: (text: string) => void): Promise<number> {

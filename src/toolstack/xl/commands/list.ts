@@ -3,7 +3,6 @@ import type { DomainInfo, VcpuInfo } from '../../api/model.ts';
 import { SHUTDOWN_REASONS } from '../../api/names.ts';
 import { findDomain } from '../../api/toolstack.ts';
 import { needDomain, type Run, type XlContext, XlError } from '../context.ts';
-import { domainJson, indented } from '../json.ts';
 
 /** As libxl has it: one letter for each reason, in the order of SHUTDOWN_*. */
 const REASON_LETTERS = '-rscwS';
@@ -21,6 +20,7 @@ export const list: Run = async (context, args) => {
     domains = [found ?? (await needDomain(context, qualifier))];
   }
   if (args.has('l')) {
+    const { domainJson, indented } = await import('../json.ts');
     const details = [];
     for (const info of domains.filter(({ domid }) => domid !== 0)) {
       const config = await toolstack.configuration(info.domid).catch(() => null);
