@@ -1,5 +1,6 @@
-/** What the disk's and the network's rows have in common: the program bench/io, a RAM disk with it, its answers. */
+/** What the rows of disks, networks and servers have in common: the program bench/io, a RAM disk with it, its answers. */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type ExtraFile, fetchKernel, shellInitramfs } from '#dist/toolstack/images/index.js';
@@ -60,6 +61,18 @@ export async function makeIoImages(images: Images): Promise<IoImages> {
 
 /** One line that makes the drivers of virtio's devices work, in a guest that has such devices. */
 export const LOAD_VIRTIO = 'modprobe -a virtio_ring virtio virtio_pci virtio_blk virtio_net';
+
+/** A port of the loopback that nobody has now. */
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', resolve);
+  });
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
 
 /** What the program said of a row. */
 export interface IoResult {

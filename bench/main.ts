@@ -1,6 +1,6 @@
 /**
  * npm run bench -- soak [--minutes N] [--only REGEX]       (soak.ts; 30 minutes; which loads)
- * npm run bench -- [cpu] [float] [system] [boot] [disk] [network] [options]
+ * npm run bench -- [cpu] [float] [system] [boot] [disk] [network] [server] [options]
  *
  * npm run bench -- [scheduler] [isolation] [attack] [scale] [--seconds N] [--only REGEX] [--json FILE]
  *                  [--domains N] [--booted N]
@@ -9,14 +9,16 @@
  * for so many seconds (10), and go by themselves. --domains and --booted say how many domains there are in `scale`:
  * copies of one that runs, and domains that boot (128; 0: none). All others: measures on this machine, side by side with its peers: in every round each system boots once and does everything,
  * one system after another, and the table shows the medians of the rounds. Without a group: all. `cpu` stands for the
- * floating-point rows too.
+ * floating-point rows too, `disk network` together for those of servers (server.ts: PostgreSQL and nginx, out of an image
+ * of Debian that is made first).
  *
  *   --rounds N       3
  *   --only REGEX     only the rows whose "group: name" matches
  *   --systems LIST   of ours, native, tcg, uml and interpreter (ours without the translator); all but the last
  *   --json FILE      the rows as JSON: an array of {name, group, unit, ours, native, tcg, uml}
  *   --warm MS        how long each row runs before it is timed (500), and
- *   --measure MS     while it is (300); disk and network: twice and four times as long
+ *   --measure MS     while it is (300); disk and network: twice and four times as long,
+ *                    servers: eight and sixteen times
  *   --nice=N         the priority of what is measured, as of nice(1), below 0 to keep others from disturbing (0)
  *   --idle SECONDS   how long an idle domain is watched (20)
  *
@@ -39,10 +41,11 @@ import type { System } from './process.ts';
 import { means, type Row, SYSTEMS, type SystemName, table } from './report.ts';
 import { measureScale, type ScaleOptions } from './scale.ts';
 import { measureScheduler } from './scheduler.ts';
+import { SERVER_ROWS, ServerResults } from './server.ts';
 import { soak } from './soak.ts';
 import { available, type Images, keepsTranslations, makeImages, type Peer, untilShell } from './systems.ts';
 
-const GROUPS = ['cpu', 'float', 'system', 'boot', 'disk', 'network'] as const;
+const GROUPS = ['cpu', 'float', 'system', 'boot', 'disk', 'network', 'server'] as const;
 /** What is about domains among each other. */
 const TOGETHER: Readonly<Record<string, (options: ScaleOptions) => Promise<Row[]>>> = {
   scheduler: measureScheduler,
@@ -94,6 +97,7 @@ function parse() {
     }
     const groups = new Set<string>(positionals.length > 0 ? positionals : GROUPS);
     if (groups.has('cpu')) groups.add('float');
+    if (groups.has('disk') && groups.has('network')) groups.add('server');
     const systems = values.systems.split(',').map((name) => {
       const known = SYSTEMS.find((system) => system === name);
       if (!known) throw new Error(`no such system: ${name} (there are ${SYSTEMS.join(', ')})`);
@@ -202,14 +206,24 @@ try {
     ioTimes,
     say,
   );
-  const withIo = disk.rowCount + network.rowCount > 0;
+  const server = new ServerResults(
+    SERVER_ROWS.filter(({ name }) => wanted('server', name)),
+    ioTimes,
+    say,
+  );
+  const withIo = disk.rowCount + network.rowCount + server.rowCount > 0;
   const ioImages = withIo ? await makeIoImages(images) : null;
   if (disk.rowCount > 0) notes.push(...disk.notes);
+  if (ioImages && server.rowCount > 0) {
+    const missing = await server.prepare(ioImages);
+    if (missing !== null) notes.push(missing);
+  }
   const errors: string[] = [];
 
   const visit = async (peer: Peer, round: number, label: string) => {
     if (ioImages && disk.rowCount > 0) await disk.measure(ioImages, peer, label, options);
     if (ioImages && network.rowCount > 0) await network.measure(ioImages, peer, label, options);
+    if (ioImages && server.rowCount > 0) await server.measure(ioImages, peer, label, options);
     if (peer.boot === null) {
       if (probe.rowCount > 0) await probe.runNatively(peer, images, label, options.nice);
       return;
@@ -256,12 +270,13 @@ try {
     ...boot.result.filter(({ group, name }) => wanted(group, name)),
     ...disk.result,
     ...network.result,
+    ...server.result,
   ];
   process.stdout.write(`${images.title}, Node ${process.version}. Rates: more is better; all else: less.\n`);
   for (const note of notes) process.stdout.write(`Note: ${note}.\n`);
   process.stdout.write('"vs": how many times better we are; below 1 we are worse.\n\n');
   process.stdout.write(table(rows));
-  process.stdout.write(`\n${means(rows, ['cpu', 'float', 'system', 'disk', 'network'])}`);
+  process.stdout.write(`\n${means(rows, ['cpu', 'float', 'system', 'disk', 'network', 'server'])}`);
   if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(rows, null, 2)}\n`);
   errors.push(...probe.errors);
   for (const error of errors) process.stderr.write(`bench: ${error}\n`);

@@ -12,10 +12,10 @@
  * User-Mode Linux is not measured: its networks need helpers.
  */
 import { spawnSync } from 'node:child_process';
-import { type AddressInfo, createServer } from 'node:net';
 import { BenchMachine } from './domains.ts';
 import {
   awaitRow,
+  freePort,
   IO,
   type IoImages,
   type IoResult,
@@ -67,18 +67,6 @@ export const NETWORK_ROWS: readonly NetworkRow[] = [
   other('host', 'web server, 8 connections', '1/s', 'load-keep', 'load HOST 8 keep'),
   other('host', 'web server, a connection each', '1/s', 'load-close', 'load HOST 8 close'),
 ];
-
-/** A port of the loopback that nobody has now. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', resolve);
-  });
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 /** Two guests that reach each other, with their shells. */
 interface Pair {
