@@ -2,6 +2,7 @@
 
 import { applyGuestContext } from './guest-context.ts';
 import { type Arguments, HypercallError } from './hypercall.ts';
+import { MAX_WORK } from './mm/batch.ts';
 import { FrameType } from './mm/frame-table.ts';
 import { GUEST_CONTEXT } from './public/arch-x86.ts';
 import { ERRNO } from './public/errno.ts';
@@ -109,11 +110,23 @@ export function vcpuOp(caller: Vcpu, args: Arguments): number {
   }
 }
 
+/**
+ * Its root tables may still have to be promoted, with all below them: then the call pauses, and goes on with what it
+ * has checked so far. What that still holds in the end goes with the caller's next batch, or at once if it is little.
+ */
 function initialise(caller: Vcpu, vcpu: Vcpu, at: number): number {
   // A vCPU beyond those in shared_info needs a vcpu_info of its own first.
   if (vcpu.vcpuInfo === 0) return -ERRNO.EINVAL;
   if (vcpu.initialised) return -ERRNO.EEXIST;
-  applyGuestContext(vcpu, caller.guest.copyFrom(at, GUEST_CONTEXT.size));
+  const image = caller.guest.copyFrom(at, GUEST_CONTEXT.size);
+  const { pageTables } = caller.domain.memory;
+  pageTables.begin(caller.id, MAX_WORK);
+  try {
+    applyGuestContext(vcpu, image);
+    pageTables.settle();
+  } finally {
+    pageTables.end();
+  }
   return 0;
 }
 

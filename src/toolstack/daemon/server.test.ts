@@ -233,7 +233,7 @@ describe("the daemon's interface", () => {
 });
 
 /** Methods of the remote one that are no calls of the toolstack, or are tested apart. */
-const INTERNAL = new Set(['constructor', 'daemon', 'stopDaemon', 'console', 'get', 'send', 'call']);
+const INTERNAL = new Set(['constructor', 'daemon', 'stopDaemon', 'console', 'get', 'send', 'call', 'ask']);
 
 describe('a console', () => {
   it('goes both ways, to several viewers, and ends', async () => {

@@ -11,7 +11,7 @@ const PREEMPTED = 0x8000_0000;
 
 /** Requests, and page-table entries looked at, after which a call pauses. */
 const MAX_REQUESTS = 1024;
-const MAX_WORK = 64 * 512;
+export const MAX_WORK = 64 * 512;
 
 /** Does one request. @param at its address @param option what runBatch was given @returns 0, -errno or RESTART */
 export type BatchRequest = (vcpu: Vcpu, at: VirtualAddress, option: boolean) => number;

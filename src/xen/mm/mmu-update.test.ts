@@ -1,9 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { Access } from '../../x86/processor.ts';
-import { Arguments, RESTART } from '../hypercall.ts';
+import { Arguments, HypercallError, RESTART } from '../hypercall.ts';
+import { GUEST_CONTEXT, VGCF } from '../public/arch-x86.ts';
 import { ERRNO } from '../public/errno.ts';
 import { MMU, MMUEXT, PTE, UVMF } from '../public/mmu.ts';
+import { VCPUOP } from '../public/vcpu.ts';
 import { DOMID } from '../public/xen.ts';
+import { vcpuOp } from '../vcpu-op.ts';
 import { FrameType } from './frame-table.ts';
 import { mmuUpdate, updateVaMapping, updateVaMappingOtherdomain } from './mmu-update.ts';
 import { mmuextOp } from './mmuext.ts';
@@ -306,6 +309,48 @@ describe('mmuext_op', () => {
       const before = counts();
       expect(run(MMUEXT.PIN_L2_TABLE, l2).result).toBe(-ERRNO.EINVAL);
       expect(run(MMUEXT.TLB_FLUSH_LOCAL, 0).result).toBe(0);
+      expect(counts()).toEqual(before);
+    });
+
+    it('pauses when a vCPU is brought up with it', () => {
+      const { l2, l1s, l4, put, set, counts, second, vcpu, va, pages, dm, memory } = tree();
+      const [root, l3] = [pages[10]!, pages[11]!];
+      put(root, 0, entryLow(l3, TABLE));
+      put(l3, 0, entryLow(l2, TABLE));
+      for (const pfn of [10, 11]) set(pfn, entryLow(pages[pfn]!, PAGE_RO));
+      second.vcpuInfo = dm.sharedInfo;
+      const context = new Uint32Array(GUEST_CONTEXT.size / 4);
+      // The tree is its user mode's.
+      context[GUEST_CONTEXT.flags / 4] = VGCF.in_kernel;
+      context[(GUEST_CONTEXT.ctrlreg + 24) / 4] = l4 * 4096;
+      context[(GUEST_CONTEXT.ctrlreg + 8) / 4] = root * 4096;
+      for (const [index, pfn] of [12, 13].entries())
+        memory.u32.set(context.subarray(index * 1024, (index + 1) * 1024), dm.linear(pages[pfn]!) / 4);
+      const before = counts();
+      const call = () => {
+        const args = new Arguments();
+        [VCPUOP.initialise, 1].forEach((value, index) => void args.set(index, value));
+        args.set(2, va(12));
+        const work = dm.pageTables.work;
+        try {
+          return vcpuOp(vcpu, args);
+        } catch (error) {
+          if (!(error instanceof HypercallError)) throw error;
+          return -error.errno;
+        } finally {
+          expect(dm.pageTables.work - work).toBeLessThan(64 * 512 + 4096);
+          expect(dm.checkInvariants()).toEqual([]);
+        }
+      };
+      let paused = 0;
+      while (call() === RESTART && paused < 1000) paused++;
+      expect(second.initialised).toBe(true);
+      expect(paused).toBeGreaterThan(3);
+      expect([second.kernelRoot, second.userRoot]).toEqual([l4, root]);
+      hypercall(vcpu, mmuextOp, ARGS, 0, 0, DOMID.SELF);
+      expect(dm.pageTables.held).toEqual([]);
+      expect(l1s.every((mfn) => dm.table.typeCounts[mfn] === 1)).toBe(true);
+      dm.dropRoots(second);
       expect(counts()).toEqual(before);
     });
 
