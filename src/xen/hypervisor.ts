@@ -114,8 +114,6 @@ export class Hypervisor {
   private readonly notifications: NotificationQueue;
   /** Domains that cannot be brought to one that asked for them. */
   private readonly apart = new WeakMap<Domain, Set<number>>();
-  /** Instructions a nanosecond, as measured. */
-  private rate = 0.05;
   /** System time until which the guest may run before the clock is looked at. */
   private lookAt = 0;
   private lookNow = false;
@@ -426,7 +424,7 @@ export class Hypervisor {
     this.lookAt = Math.min(end, now + CLOCK_INTERVAL, this.timers.next);
     if (vcpu.period !== 0) this.lookAt = Math.min(this.lookAt, vcpu.nextPeriod);
     this.lookNow = false;
-    const budget = Math.min(Math.max((this.lookAt - now) * this.rate, BUDGET_MIN), BUDGET_MAX);
+    const budget = Math.min(Math.max((this.lookAt - now) * vcpu.pace.rate, BUDGET_MIN), BUDGET_MAX);
     vcpu.openGates();
     const before = cpu.number(CPU.instructions);
     let left = budget;
@@ -449,8 +447,7 @@ export class Hypervisor {
       if (this.now() >= this.lookAt) break;
     }
     const after = this.now();
-    const elapsed = after - now;
-    if (elapsed > CLOCK_INTERVAL / 8) this.rate += ((executed - before) / elapsed - this.rate) / 4;
+    vcpu.pace.ran(executed - before, after - now);
     return after;
   }
 

@@ -23,7 +23,7 @@ export function va(page: number, offset = 0): number {
   return DIRECT_MAP + page * 4096 + offset;
 }
 
-/** What a look at the clock takes, ns. */
+/** What a look at the clock takes if the test says nothing else, ns. */
 const TICK = 200_000;
 
 export interface TestSystem {
@@ -35,13 +35,13 @@ export interface TestSystem {
   readonly notifications: Notification[];
 }
 
-export function testSystem(megabytes = 24): TestSystem {
+export function testSystem(megabytes = 24, tick = TICK): TestSystem {
   const memory = Memory.create(megabytes * 2 ** 20);
   const frames = new Frames(memory);
   const clock = { now: 1_000_000_000 };
   const hypervisor = new Hypervisor(memory, frames, createProcessor, {
     now: () => {
-      clock.now += TICK;
+      clock.now += tick;
       return clock.now;
     },
     wallclock: () => 1_700_000_000e9 + clock.now,

@@ -13,6 +13,7 @@ import type { Domain } from './domain.ts';
 import { GATE } from './gate-state.ts';
 import { HypercallError } from './hypercall.ts';
 import { GuestAccess } from './mm/guest-access.ts';
+import { Pace } from './pace.ts';
 import { FLAT_KERNEL_SS } from './public/arch-x86.ts';
 import { RUNSTATE, type Runstate } from './public/vcpu.ts';
 import { TIME_INFO, VCPU_INFO, VIRQ, VMASST_TYPE } from './public/xen.ts';
@@ -59,6 +60,7 @@ export class Vcpu {
   readonly timer: Timer;
   /** Ends SCHEDOP_poll. */
   readonly pollTimer: Timer;
+  readonly pace = new Pace();
   /** Periodic timer, ns; 0: off. It ticks only while the vCPU runs. */
   period = DEFAULT_PERIOD;
   nextPeriod: number;
