@@ -40,14 +40,20 @@ describe('CPUID', () => {
   });
 
   it('describes caches that end', () => {
-    const types = [0, 1, 2, 3].map((subleaf) => cpuid(4, subleaf, 0)[0] & 31);
-    expect(types).toEqual([1, 2, 3, 0]);
-    // Ways, partitions, line size, sets: 32 KiB and 1 MiB.
+    const types = [0, 1, 2, 3, 4].map((subleaf) => cpuid(4, subleaf, 0)[0] & 31);
+    expect(types).toEqual([1, 2, 3, 3, 0]);
+    // Ways, partitions, line size, sets: 32 KiB, 1 MiB and 16 MiB.
     const size = (subleaf: number) => {
       const [, b, c] = cpuid(4, subleaf, 0);
       return ((b >>> 22) + 1) * (((b >>> 12) & 0x3ff) + 1) * ((b & 0xfff) + 1) * (c + 1);
     };
-    expect([size(0), size(2)]).toEqual([32 << 10, 1 << 20]);
+    expect([size(0), size(2), size(3)]).toEqual([32 << 10, 1 << 20, 16 << 20]);
+  });
+
+  it('is another model for kernels, which leave out what speculation needs', () => {
+    const model = (signature: number) => ((signature >>> 12) & 0xf0) | ((signature >>> 4) & 15);
+    expect(model(cpuid(1, 0, 0)[0])).toBe(0x2c);
+    expect(model(emulatedCpuid(0, 1, 0)[0])).toBe(0x36);
   });
 
   it("through the prefix: a hypervisor is there, with Xen's leaves", () => {

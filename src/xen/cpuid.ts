@@ -1,8 +1,11 @@
 /**
  * CPUID: what a guest is told of its processor. One table; nothing is offered that the processor does not do.
  *
- * The model is one of the in-order cores without speculation, which is what our processor is: kernels know that
- * those need none of the mitigations against speculation, and leave them out.
+ * As on any machine whose processor has no CPUID faulting, the instruction itself answers with the processor's own
+ * model, and only who asks the hypervisor (a kernel) gets the domain's. They differ in the signature, because each
+ * is read for another reason, and no one model says both. C libraries choose by it how to copy memory: unaligned
+ * accesses and string instructions are fast here, as on the first Core i7 with SSE4.2. Kernels choose by it what to
+ * do against speculation: there is none here, as in the in-order Atoms, and all of that is left out.
  */
 import { XEN_CPUID, XEN_MSR_BASE } from './public/arch-x86.ts';
 import { TSC_KHZ, TSC_SHIFT, TSC_TO_SYSTEM_MUL } from './time.ts';
@@ -60,8 +63,10 @@ function text(string: string, at: number): number {
 
 const VENDOR = 'GenuineIntel';
 const BRAND = 'Xenolith virtual CPU';
-/** Family 6, model 0x36, stepping 1. */
-const SIGNATURE = 0x30661;
+/** What the instruction says: family 6, model 0x2c, stepping 2. */
+const SIGNATURE = 0x206c2;
+/** What the domain's kernel is told: family 6, model 0x36, stepping 1. */
+const DOMAIN_SIGNATURE = 0x30661;
 const CACHE_LINE = 64;
 export const PHYSICAL_ADDRESS_BITS = 46;
 /** Of the machine's own frame numbers: Linux takes grant tables of version 2 above 44. */
@@ -90,7 +95,7 @@ const TABLE: ReadonlyMap<number, CpuidResult | readonly CpuidResult[]> = new Map
   [1, [SIGNATURE, ((CACHE_LINE / 8) << 8) | (1 << 16), bits(LEAF1_ECX), bits(LEAF1_EDX)]],
   // Caches are described by leaf 4.
   [2, [0x00feff01, 0, 0, 0]],
-  [4, [cache(1, 1, 8, 64), cache(2, 1, 8, 64), cache(3, 2, 16, 1024), NONE]],
+  [4, [cache(1, 1, 8, 64), cache(2, 1, 8, 64), cache(3, 2, 16, 1024), cache(3, 3, 16, 16384), NONE]],
   [7, [[0, bits(LEAF7_EBX), 0, bits(LEAF7_EDX)], NONE]],
   [0x80000000, [MAX_EXTENDED, 0, 0, 0]],
   [0x80000001, [0, 0, bits(EXTENDED_ECX), bits(EXTENDED_EDX)]],
@@ -117,7 +122,7 @@ export function cpuid(leaf: number, subleaf: number, apicId: number): CpuidResul
 export function emulatedCpuid(vcpu: number, leaf: number, subleaf: number): CpuidResult {
   if (leaf >>> 8 === XEN_CPUID.FIRST_LEAF >>> 8) return xenLeaf(leaf & 0xff, subleaf >>> 0);
   const [eax, ebx, ecx, edx] = cpuid(leaf, subleaf, apicIdOf(vcpu));
-  return leaf === 1 ? [eax, ebx, (ecx | HYPERVISOR) >>> 0, edx] : [eax, ebx, ecx, edx];
+  return leaf === 1 ? [DOMAIN_SIGNATURE, ebx, (ecx | HYPERVISOR) >>> 0, edx] : [eax, ebx, ecx, edx];
 }
 
 /** The APIC identifier of a vCPU, as Xen numbers them. */
