@@ -14,12 +14,12 @@ export { Cpu, hex64, high32, join64, type VirtualAddress } from './cpu.ts';
 export { Access, type PhysicalSpace, type Processor, type ProcessorHost } from './processor.ts';
 export * from './state.ts';
 export {
-  type CompiledPage,
-  type CompiledRegion,
   type CompileJob,
-  type CompileResult,
   Compiler,
+  LOADED,
+  type LoadedResult,
   type RegionCompiler,
   STORED,
+  type StoredRegion,
   type StoredResult,
 } from './translator/compile.ts';

@@ -1,14 +1,21 @@
 /**
  * The program of the thread that translates hot code for the processors of a machine (see x86/translator/compile.ts).
- * It keeps what it translated on disk, and hands over first what earlier runs kept. What it translates for one
+ * It keeps what it translated on disk, and tells first of what earlier runs kept, which it hands over on demand. What it translates for one
  * processor it hands to the others too: a domain that comes from there, or one with the same kernel, goes on at speed.
  */
 
 import type { MessagePort } from 'node:worker_threads';
 import { workerData } from 'node:worker_threads';
 import { Memory } from '../../machine/memory.ts';
-import { type CompileJob, Compiler, STORED, type StoredResult } from '../../x86/index.ts';
-import { compileOptimised } from './engine.ts';
+import {
+  type CompileJob,
+  Compiler,
+  LOADED,
+  type LoadedResult,
+  STORED,
+  type StoredResult,
+} from '../../x86/index.ts';
+import { codeImages, compileOptimised } from './engine.ts';
 import { TranslationStore, translatorVersion } from './translation-store.ts';
 
 /** What the worker is given. */
@@ -20,8 +27,8 @@ export interface CompilerWorkerData {
   translations: string | null;
 }
 
-/** What the processor asks: to translate, or to note that a stored batch is of use. */
-export type CompilerRequest = CompileJob | { readonly used: number };
+/** What the processor asks: to translate, or for a stored batch. */
+export type CompilerRequest = CompileJob | { readonly load: number };
 
 const { ports, memory, translations } = workerData as CompilerWorkerData;
 const compiler = new Compiler(new Memory(memory));
@@ -33,32 +40,41 @@ const NEW = -1;
 /** Regions that may still be handed to other processors: those that sleep have to keep them until they look. */
 const shareable = { regions: 4096 };
 
+const images = codeImages(memory);
+
 function tell(result: StoredResult): void {
   for (const port of ports) port.postMessage(result);
 }
 
-function handOver(from: TranslationStore): void {
-  for (const { name, batch } of from.load()) {
-    try {
-      const module = new WebAssembly.Module(new Uint8Array(batch.module));
-      const number = names.push(name) - 1;
-      tell({ id: STORED, batch: number, module, regions: batch.regions });
-    } catch {
-      // No module for this engine.
-    }
+/** @returns null: it is gone, or would have to be compiled for too long */
+function load(from: TranslationStore, name: string): WebAssembly.Module | null {
+  const batch = from.load(name);
+  if (batch === null) return null;
+  const module = new Uint8Array(batch.module);
+  try {
+    if (batch.image.length > 0) return images.restore(batch.image, module);
+    return new WebAssembly.Module(module);
+  } catch {
+    // No module for this engine.
+    return null;
   }
-  tell({ id: STORED, batch: NEW, module: null, regions: [] });
 }
 
 if (store !== null) {
-  compiler.onCompiled = (module, regions) => store.save({ module, regions });
-  handOver(store);
+  compiler.onCompiled = (bytes, regions, module) => {
+    const image = regions.some(({ wide }) => wide) ? images.take(module) : new Uint8Array();
+    if (image !== null) store.save({ module: bytes, regions, image });
+  };
+  for (const { name, regions } of store.index())
+    tell({ id: STORED, batch: names.push(name) - 1, module: null, regions });
+  tell({ id: STORED, batch: NEW, module: null, regions: [] });
 }
 for (const port of ports)
   port.on('message', (request: CompilerRequest) => {
-    if ('used' in request) {
-      const name = names[request.used];
-      if (name !== undefined) store?.used(name);
+    if ('load' in request) {
+      const name = names[request.load];
+      const module = store === null || name === undefined ? null : load(store, name);
+      port.postMessage({ id: LOADED, batch: request.load, module } satisfies LoadedResult);
       return;
     }
     const result = compiler.compile(request);

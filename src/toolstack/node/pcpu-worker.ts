@@ -3,7 +3,7 @@ import { randomFillSync } from 'node:crypto';
 import { performance } from 'node:perf_hooks';
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { Memory } from '../../machine/memory.ts';
-import { type CompileResult, type StoredResult, TranslationCounts, VerifyLog } from '../../x86/index.ts';
+import { type RegionCompiler, TranslationCounts, VerifyLog } from '../../x86/index.ts';
 import { runHypervisor } from '../hypervisor-thread.ts';
 import type { CompilerRequest } from './compiler-worker.ts';
 import { monotonicMs, type PcpuWorkerData } from './pcpu.ts';
@@ -33,9 +33,10 @@ runHypervisor(
         : {
             post: (job) => compiler.postMessage(job satisfies CompilerRequest),
             stored,
-            used: (batch) => compiler.postMessage({ used: batch } satisfies CompilerRequest),
+            load: (batch) => compiler.postMessage({ load: batch } satisfies CompilerRequest),
             poll: () =>
-              (receiveMessageOnPort(compiler)?.message as CompileResult | StoredResult | undefined) ?? null,
+              (receiveMessageOnPort(compiler)?.message as ReturnType<RegionCompiler['poll']> | undefined) ??
+              null,
           },
   },
 );

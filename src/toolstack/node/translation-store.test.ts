@@ -33,6 +33,7 @@ afterEach(() => rmSync(directory, { recursive: true }));
 function batch(number: number, size = 100): StoredBatch {
   return {
     module: new Uint8Array(size).fill(number),
+    image: new Uint8Array(size / 2).fill(~number),
     regions: [
       {
         pages: [
@@ -51,12 +52,14 @@ function batch(number: number, size = 100): StoredBatch {
           { page: 1, offset: 4095 },
         ],
         apart: [-5, 20],
+        wide: true,
+        remakes: 2,
       },
     ],
   };
 }
 
-const loaded = (store: TranslationStore) => [...store.load()].map((each) => each.batch);
+const loaded = (store: TranslationStore) => [...store.index()].flatMap(({ name }) => store.load(name) ?? []);
 const kept = () => readdirSync(join(directory, VERSION)).filter((name) => name.endsWith('.xlt'));
 /** Makes files old, the last one most. */
 function age(names: readonly string[]): void {
@@ -105,11 +108,11 @@ describe('translations on disk', () => {
     const good = encode(batch(1));
     expect(decode(good)).toEqual(batch(1));
     const remake = (change: (header: string) => string) => {
-      const { module, regions } = batch(1);
+      const { regions, ...rest } = batch(1);
       const text = JSON.stringify(regions.map((each) => each));
       const changed = JSON.parse(change(text)) as StoredBatch['regions'];
       return encode({
-        module,
+        ...rest,
         regions: changed.map((region, i) => ({
           ...region,
           pages: region.pages.map((page, j) => ({ ...page, bytes: regions[i]!.pages[j]!.bytes })),
@@ -127,16 +130,25 @@ describe('translations on disk', () => {
       ['"page":1', '"page":2'],
       ['"page":0', '"page":1'],
       ['[-5,20]', '[-5,"20"]'],
+      ['"wide":true', '"wide":1'],
+      ['"remakes":2', '"remakes":-1'],
     ] as const) {
       const changed = remake((text) => text.replace(from, to));
       expect(changed).not.toEqual(good);
       expect(decode(changed), `${from} as ${to}`).toBeNull();
     }
+    const store = new TranslationStore(directory, VERSION);
+    store.save(batch(1));
+    const [file] = kept();
+    const name = file!.slice(0, -'.xlt'.length);
+    expect(store.load(name)).toEqual(batch(1));
     fc.assert(
       fc.property(fc.nat(good.length - 1), fc.integer({ min: 1, max: 255 }), (at, change) => {
         const spoilt = good.slice();
         spoilt[at]! ^= change;
-        expect(decode(spoilt)).toBeNull();
+        writeFileSync(join(directory, VERSION, file!), spoilt);
+        expect(store.load(name)).toBeNull();
+        expect(kept()).toEqual([]);
       }),
     );
   });
@@ -145,17 +157,17 @@ describe('translations on disk', () => {
     const store = new TranslationStore(directory, VERSION);
     for (let i = 1; i <= 4; i++) store.save(batch(i));
     age(kept());
-    const names = [...store.load()].map(({ name }) => name);
+    const names = [...store.index()].map(({ name }) => name);
     const oldest = names.at(-1)!;
-    store.used(oldest);
-    expect([...store.load()][0]!.name).toBe(oldest);
+    expect(store.load(oldest)).not.toBeNull();
+    expect([...store.index()][0]!.name).toBe(oldest);
     const size = statSync(join(directory, VERSION, kept()[0]!)).size;
     const small = new TranslationStore(directory, VERSION, {
       directory: size * 2,
       run: 1 << 20,
       regions: 100,
     });
-    expect([...small.load()].map(({ name }) => name)).toEqual([oldest, names[0]]);
+    expect([...small.index()].map(({ name }) => name)).toEqual([oldest, names[0]]);
     expect(kept()).toHaveLength(2);
   });
 
@@ -185,7 +197,7 @@ describe('translations on disk', () => {
     writeFileSync(file, '');
     const store = new TranslationStore(file, VERSION);
     store.save(batch(1));
-    store.used('x');
+    expect(store.load('x')).toBeNull();
     expect(loaded(store)).toEqual([]);
     mkdirSync(join(directory, VERSION, 'odd.xlt'), { recursive: true });
     expect(loaded(new TranslationStore(directory, VERSION))).toEqual([]);

@@ -4,7 +4,14 @@ import { Frames } from '../../machine/frames.ts';
 import { Memory } from '../../machine/memory.ts';
 import { CPU, Exit, RAX } from '../state.ts';
 import { CODE, cpuWithPages, QUIET_HOST } from '../testing.ts';
-import { Compiler, type RegionCompiler, STORED, type StoredResult } from '../translator/compile.ts';
+import {
+  Compiler,
+  LOADED,
+  type RegionCompiler,
+  STORED,
+  type StoredRegion,
+  type StoredResult,
+} from '../translator/compile.ts';
 import { createProcessor } from './index.ts';
 import { TranslationCounts } from './translations.ts';
 import { VerifyLog } from './verify.ts';
@@ -17,14 +24,15 @@ const loop = (times: number) => [
 
 interface Kept {
   module: Uint8Array;
-  regions: StoredResult['regions'];
+  regions: readonly StoredRegion[];
 }
 
 function machine(
-  { stored = [], size = 64 << 20, verify = null as VerifyLog | null } = {} as {
+  { stored = [], size = 64 << 20, verify = null, lost = false } = {} as {
     stored?: readonly Kept[];
     size?: number;
     verify?: VerifyLog | null;
+    lost?: boolean;
   },
 ) {
   const memory = Memory.create(size);
@@ -34,14 +42,7 @@ function machine(
   compiler.onCompiled = (module, regions) => void kept.push({ module, regions });
   const used: number[] = [];
   const results: ReturnType<RegionCompiler['poll']>[] = [
-    ...stored.map(
-      ({ module, regions }, batch): StoredResult => ({
-        id: STORED,
-        batch,
-        module: new WebAssembly.Module(new Uint8Array(module)),
-        regions,
-      }),
-    ),
+    ...stored.map(({ regions }, batch): StoredResult => ({ id: STORED, batch, module: null, regions })),
     { id: STORED, batch: -1, module: null, regions: [] } satisfies StoredResult,
   ];
   const counts = new TranslationCounts();
@@ -52,7 +53,12 @@ function machine(
       stored: true,
       post: (job) => void results.push(compiler.compile(job)),
       poll: () => results.shift() ?? null,
-      used: (batch) => void used.push(batch),
+      load: (batch) => {
+        used.push(batch);
+        const bytes = lost ? null : stored[batch]!.module;
+        const module = bytes && new WebAssembly.Module(new Uint8Array(bytes));
+        results.push({ id: LOADED, batch, module });
+      },
     },
   });
   const { cpu, pages } = cpuWithPages(memory, frames, processor, [0]);
@@ -96,6 +102,14 @@ describe('translations of an earlier run', () => {
     expect(counts.stored).toBeGreaterThan(0);
     expect(used).toEqual([0]);
     expect(kept).toEqual([]);
+  });
+
+  it('are made again where they are gone', () => {
+    const { run, counts, used } = machine({ stored: translations(), lost: true });
+    expect(run(loop(100_000))).toBe(5000050000);
+    expect(used).toEqual([0]);
+    expect(counts.usedBatches).toBe(0);
+    expect(counts.made).toBeGreaterThan(0);
   });
 
   it('agree with the interpreter', () => {

@@ -2,30 +2,36 @@
 import type { Cpu, VirtualAddress } from '../cpu.ts';
 import { CPU } from '../state.ts';
 import type { CodePlace } from '../translator/code-view.ts';
-import type { CompiledPage, CompiledRegion, WantedRegion } from '../translator/compile.ts';
+import type { StoredRegion, WantedRegion } from '../translator/compile.ts';
 
 /** A translated region, wherever it is installed. */
-export interface Translation {
+export interface Translation extends StoredRegion {
   /** Of the table; -1: its module is not instantiated yet. */
   slot: number;
-  readonly pages: readonly Omit<CompiledPage, 'frame'>[];
-  readonly entries: CompiledRegion['entries'];
-  readonly apart: readonly number[];
-  readonly wide: boolean;
-  readonly remakes: number;
   /** In how many places it is installed. */
   installations: number;
-  /** Instantiates the module of a stored one, with all its regions. */
-  readonly load: (() => void) | null;
+  /** What it came in, if it was not made here. */
+  readonly batch: Batch | null;
 }
+
+/** Translations of one module that was made elsewhere or by an earlier run. */
+export interface Batch {
+  readonly number: number;
+  /** null: it has to be asked for. */
+  module: WebAssembly.Module | null;
+  readonly translations: Translation[];
+  /** What it is to be installed for, once the module is there. Not empty: it was asked for. */
+  waiting: Request[];
+}
+
+/** Of those for the same code, the one of the highest rank is used. */
+export const rankOf = ({ wide, remakes }: Translation): number => (wide ? 1 + remakes : 0);
 
 /** Offset of the region's own entry in its page. */
 export const entryOffset = ({ entries }: Translation): number => entries[0]!.offset;
 
 export interface Request extends Omit<WantedRegion, 'traces'> {
   readonly wide: boolean;
-  /** Of a wide one: how often it was made anew, with more ways in it. */
-  readonly remakes: number;
   /** Slot of the translation that the new one is to take the place of. */
   readonly replaces: number | null;
 }

@@ -17,14 +17,25 @@ import {
   type CompileResult,
   Compiler,
   gather,
+  LOADED,
+  type LoadedResult,
   type RegionCompiler,
   STORED,
+  type StoredRegion,
   type StoredResult,
 } from '../translator/compile.ts';
 import { REGION_IMPORTS } from '../translator/imports.ts';
 import type { CodeCache } from './code-cache.ts';
 import type { Recorder } from './recorder.ts';
-import { codePlace, entryOffset, type Request, type Translation, wanted } from './translation.ts';
+import {
+  type Batch,
+  codePlace,
+  entryOffset,
+  type Request,
+  rankOf,
+  type Translation,
+  wanted,
+} from './translation.ts';
 import type { Verifier } from './verify.ts';
 import { WideRequests } from './wide-requests.ts';
 
@@ -88,7 +99,7 @@ export class Translations {
   /** Places asked for, by frame: each is translated once until the frame's code is dropped. */
   private readonly asked = new Map<number, Set<number>>();
   private readonly jobs = new Map<number, Request[]>();
-  /** By the entry's offset in its page; the last one made comes first. */
+  /** By the entry's offset in its page; by rank, then the last one made first. */
   private readonly known = new Map<number, Translation[]>();
   private readonly bySlot = new Map<number, Translation>();
   private readonly crossings = new Map<number, Crossings>();
@@ -104,6 +115,8 @@ export class Translations {
   private readonly onStored: () => void;
   /** Translations of earlier runs are still coming. */
   private loading: boolean;
+  /** Batches whose modules are on their way, by number. */
+  private readonly fetching = new Map<number, Batch>();
   private waited = 0;
   private lastAlone: { key: string; run: RegionFunction } | null = null;
 
@@ -163,8 +176,10 @@ export class Translations {
    */
   requestWide(cpu: Cpu, frame: number, entry: number, before: number): boolean {
     if (this.ask(frame, WIDE + entry)) {
+      const request = { ...wanted(cpu, frame, entry), wide: true };
+      if (this.reuse(request)) return false;
       const from = before === 0 ? null : this.code.regionAt(before, cpu.number(CPU.base));
-      this.wide.add(cpu, { ...wanted(cpu, frame, entry), wide: true }, from);
+      this.wide.add(cpu, request, from);
     }
     return this.wide.remind(cpu, cpu.number(CPU.page) + entry);
   }
@@ -210,12 +225,14 @@ export class Translations {
    * @param executed instructions since the last time
    */
   work(executed: number): void {
-    if (this.queue.length + this.jobs.size === 0 && this.wide.empty && !this.loading) return;
+    const coming = this.queue.length + this.jobs.size + this.fetching.size;
+    if (coming === 0 && this.wide.empty && !this.loading) return;
     this.waited += 1 + executed / LONG_RUN;
     if (this.waited < INTERVAL) return;
     this.waited = 0;
     for (let result = this.compiler.poll(); result !== null; result = this.compiler.poll())
       if (result.id === STORED) this.keep(result as StoredResult);
+      else if (result.id === LOADED) this.loaded(result as LoadedResult);
       else this.finish(result as CompileResult);
     // What became hot last is what runs now.
     if (this.queue.length > 0 && this.jobs.size < JOBS) this.start(this.queue.splice(-BATCH).reverse());
@@ -238,7 +255,7 @@ export class Translations {
     this.jobs.set(id, places);
     this.compiler.post({
       id,
-      places: places.map(({ code, entry, apart }) => ({ code, entry, apart, traces })),
+      places: places.map(({ code, entry, apart, remakes }) => ({ code, entry, apart, remakes, traces })),
     });
   }
 
@@ -246,22 +263,33 @@ export class Translations {
     const requests = this.jobs.get(id);
     this.jobs.delete(id);
     if (requests === undefined || module === null) return;
-    const plain = new WebAssembly.Instance(module, { env: this.imports }).exports;
-    const exports = this.verifier?.wrap(module, plain, regions) ?? plain;
-    for (const [i, { place, pages, entries, apart, wide }] of regions.entries()) {
-      const { replaces, remakes } = requests[place]!;
-      const slot = this.slot();
-      this.table.set(slot, exports[regionName(i)]);
-      const translation = { slot, pages, entries, apart, wide, remakes, installations: 0, load: null };
-      this.bySlot.set(slot, translation);
+    const translations: Translation[] = regions.map((region) => ({
+      ...described(region),
+      ...{ slot: -1, installations: 0, batch: null },
+    }));
+    this.instantiate(module, translations, regions);
+    for (const [i, { place, pages, wide }] of regions.entries()) {
+      const translation = translations[i]!;
       this.learn(translation);
       if (wide) this.counts.wide++;
       else this.counts.made++;
-      this.install(
-        translation,
-        pages.map(({ frame }) => frame),
-        replaces,
-      );
+      const frames = pages.map(({ frame }) => frame);
+      if (this.fits(translation, frames)) this.install(translation, frames, requests[place]!.replaces);
+    }
+  }
+
+  /** Puts a module's functions into the table. */
+  private instantiate(
+    module: WebAssembly.Module,
+    translations: readonly Translation[],
+    regions: readonly StoredRegion[],
+  ): void {
+    const plain = new WebAssembly.Instance(module, { env: this.imports }).exports;
+    const exports = this.verifier?.wrap(module, plain, regions) ?? plain;
+    for (const [i, translation] of translations.entries()) {
+      translation.slot = this.slot();
+      this.table.set(translation.slot, exports[regionName(i)]);
+      this.bySlot.set(translation.slot, translation);
     }
   }
 
@@ -276,12 +304,8 @@ export class Translations {
     if (this.idle.size <= IDLE_REGIONS) return;
     const [oldest] = this.idle;
     this.idle.delete(oldest!);
-    const key = entryOffset(oldest!);
-    const others = this.known.get(key)!.filter((each) => each !== oldest);
-    if (others.length > 0) this.known.set(key, others);
-    else this.known.delete(key);
+    this.unlearn(oldest!);
     this.discard(oldest!.slot);
-    this.count--;
   }
 
   private discard(slot: number): void {
@@ -294,51 +318,76 @@ export class Translations {
 
   private learn(translation: Translation): void {
     const key = entryOffset(translation);
-    const list = this.known.get(key);
-    if (list === undefined) this.known.set(key, [translation]);
-    else list.unshift(translation);
+    const list = this.known.get(key) ?? [];
+    this.known.set(key, list);
+    const rank = rankOf(translation);
+    const behind = list.findIndex((each) => rankOf(each) <= rank);
+    list.splice(behind < 0 ? list.length : behind, 0, translation);
     this.count++;
   }
 
-  /** Translations of an earlier run: what they are made for is not known yet. */
-  private keep({ batch, module, regions }: StoredResult): void {
-    if (module === null) {
+  private unlearn(translation: Translation): void {
+    const key = entryOffset(translation);
+    const list = this.known.get(key) ?? [];
+    const others = list.filter((each) => each !== translation);
+    if (others.length === list.length) return;
+    if (others.length > 0) this.known.set(key, others);
+    else this.known.delete(key);
+    this.count--;
+  }
+
+  /** Somebody else's translations: what they are made for is not known yet. */
+  private keep({ batch: number, module, regions }: StoredResult): void {
+    if (regions.length === 0) {
       this.loading = false;
       return;
     }
     if (this.count + regions.length > REGIONS) return;
     if (this.counts.stored === 0) this.onStored();
-    const translations: Translation[] = [];
-    const load = () => {
-      const plain = new WebAssembly.Instance(module, { env: this.imports }).exports;
-      const exports = this.verifier?.wrap(module, plain, regions) ?? plain;
-      for (const [i, translation] of translations.entries()) {
-        translation.slot = this.slot();
-        this.table.set(translation.slot, exports[regionName(i)]);
-        this.bySlot.set(translation.slot, translation);
-      }
-      this.counts.usedBatches++;
-      this.compiler.used?.(batch);
-    };
-    for (const { pages, entries, apart } of regions) {
-      const translation = {
-        slot: -1,
-        pages,
-        entries,
-        apart,
-        wide: false,
-        remakes: 0,
-        installations: 0,
-        load,
-      };
-      translations.push(translation);
+    const batch: Batch = { number, module, translations: [], waiting: [] };
+    for (const region of regions) {
+      const translation = { ...described(region), ...{ slot: -1, installations: 0, batch } };
+      batch.translations.push(translation);
       this.learn(translation);
     }
     this.counts.stored += regions.length;
   }
 
-  /** Code with the same bytes was translated before. */
-  private reuse({ code, entry, apart, wide, remakes, replaces }: Request): boolean {
+  /** The module of a batch came: what waited for it is installed. */
+  private loaded({ batch: number, module }: LoadedResult): void {
+    const batch = this.fetching.get(number);
+    if (batch === undefined) return;
+    this.fetching.delete(number);
+    batch.module = module;
+    if (module === null) for (const translation of batch.translations) this.unlearn(translation);
+    for (const request of batch.waiting.splice(0))
+      if (module === null || !this.reuse(request)) {
+        // It may be asked for again.
+        const { code, entry, wide } = request;
+        this.asked.get(code.frame)?.delete(wide ? WIDE + entry : entry);
+      }
+  }
+
+  /** @returns false: the module is not there yet */
+  private ready(batch: Batch, request: Request): boolean {
+    const { module, translations, waiting, number } = batch;
+    if (module !== null) {
+      this.instantiate(module, translations, translations);
+      batch.module = null;
+      this.counts.usedBatches++;
+      return true;
+    }
+    waiting.push(request);
+    if (!this.fetching.has(number)) {
+      this.fetching.set(number, batch);
+      this.compiler.load?.(number);
+    }
+    return false;
+  }
+
+  /** Code with the same bytes was translated before. @returns whether that is installed, or will be */
+  private reuse(request: Request): boolean {
+    const { code, entry, apart, wide, remakes, replaces } = request;
     const list = this.known.get(entry);
     if (list === undefined) return false;
     const view = new GuestCode(this.memory, code);
@@ -346,8 +395,11 @@ export class Translations {
       if ((wide && !translation.wide) || translation.remakes < remakes) continue;
       if (!this.beginsWith(code.frame, translation)) continue;
       if (apart.some((address) => !translation.apart.includes(address))) continue;
-      const pages = translation.pages.map(({ delta }) => view.page(delta)?.frame ?? 0);
-      if (!pages.includes(0) && this.install(translation, pages, replaces)) return true;
+      const frames = translation.pages.map(({ delta }) => view.page(delta)?.frame ?? 0);
+      if (frames.includes(0) || !this.fits(translation, frames)) continue;
+      if (translation.slot >= 0 || this.ready(translation.batch!, request))
+        this.install(translation, frames, replaces);
+      return true;
     }
     return false;
   }
@@ -363,19 +415,22 @@ export class Translations {
     return true;
   }
 
-  /** @returns false: these frames hold other bytes */
-  private install(translation: Translation, frames: readonly number[], replaces: number | null): boolean {
-    const { code, memory } = this;
-    const { pages, entries } = translation;
-    const fits = pages.every(({ ranges, bytes }, i) => {
+  /** Frames hold the bytes that it was made from. */
+  private fits({ pages }: Translation, frames: readonly number[]): boolean {
+    const { u8 } = this.memory;
+    return pages.every(({ ranges, bytes }, i) => {
       const start = frames[i]! * PAGE_SIZE;
-      return same(gather(memory.u8.subarray(start, start + PAGE_SIZE), ranges), bytes);
+      return same(gather(u8.subarray(start, start + PAGE_SIZE), ranges), bytes);
     });
-    if (!fits) return false;
-    if (translation.slot < 0) translation.load!();
+  }
+
+  /** @param frames those that it {@link fits} */
+  private install(translation: Translation, frames: readonly number[], replaces: number | null): void {
+    const { code } = this;
+    const { pages, entries } = translation;
     const numbers = code.hold(frames);
     // No room: it will be asked for again when all has been forgotten.
-    if (numbers === 0) return true;
+    if (numbers === 0) return;
     if (replaces !== null) this.remove(replaces, frames[0]!);
     const installation = { translation, frames, numbers };
     translation.installations++;
@@ -395,7 +450,6 @@ export class Translations {
         wide: translation.wide,
       });
     }
-    return true;
   }
 
   /** A translation is not to be entered any more where it begins in a frame: another one takes its place. */
@@ -447,6 +501,7 @@ export class Translations {
     for (const list of this.known.values()) for (const { slot } of list) this.discard(slot);
     this.known.clear();
     this.idle.clear();
+    this.fetching.clear();
     this.count = 0;
   }
 
@@ -480,6 +535,11 @@ const WIDE = PAGE_SIZE;
 
 /** No frame has this number. */
 const NO_FRAME = 0xffffffff;
+
+/** What is kept of a region, and nothing else of it. */
+function described({ pages, entries, apart, wide, remakes }: StoredRegion): StoredRegion {
+  return { pages, entries, apart, wide, remakes };
+}
 
 /** A compiler that is done when it is asked. */
 function compileAtOnce(compiler: Compiler): RegionCompiler {

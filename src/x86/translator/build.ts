@@ -45,7 +45,8 @@ export function buildRegions(regions: readonly Region[], forms: KnownForms): Uin
   const module = new ModuleBuilder(1, 0x1_0000);
   const imports = importForRegions(module);
   regions.forEach((region, i) => {
-    const func = module.func(regionName(i), ['i32', 'i32', 'i32'], ['i32']);
+    // Engines keep one code for modules of equal bytes: a wide region is not to get what was made of a narrow one.
+    const func = module.func(`${region.wide ? 'wide' : ''}${regionName(i)}`, ['i32', 'i32', 'i32'], ['i32']);
     while (!new RegionBuilder(func, region, imports, forms).emit()) func.reset();
     module.export(regionName(i), func);
   });

@@ -19,6 +19,8 @@ export interface WantedRegion {
   readonly entry: number;
   /** Instructions whose memory accesses are checked alone: their distances from the start of the entry's page. */
   readonly apart: readonly number[];
+  /** Of a wide region: how often it was made anew. */
+  readonly remakes: number;
   /** For a wide region (see region.ts): what was executed lately, as addresses of instructions; empty: no wide one. */
   readonly traces: readonly Float64Array[];
 }
@@ -46,8 +48,9 @@ export interface CompiledRegion {
   readonly pages: readonly CompiledPage[];
   /** Where it can be entered, in the order of entry numbers: which page, and the offset there. */
   readonly entries: readonly { readonly page: number; readonly offset: number }[];
-  /** As it was wanted. */
+  /** As they were wanted. */
   readonly apart: readonly number[];
+  readonly remakes: number;
   readonly wide: boolean;
 }
 
@@ -58,30 +61,48 @@ export interface CompileResult {
   readonly regions: readonly CompiledRegion[];
 }
 
-/** What an earlier run translated: results with this id instead of a job's. The last of them has no module. */
+/** What is to be known of a region that was translated elsewhere or earlier. */
+export interface StoredRegion {
+  readonly pages: readonly Omit<CompiledPage, 'frame'>[];
+  readonly entries: CompiledRegion['entries'];
+  readonly apart: CompiledRegion['apart'];
+  readonly wide: boolean;
+  /** Of a wide one: how often it had been made anew. */
+  readonly remakes: number;
+}
+
+/** What somebody else translated, or an earlier run: results with this id instead of a job's. */
 export const STORED = 0;
 
 export interface StoredResult {
   readonly id: typeof STORED;
-  /** Its number, for {@link RegionCompiler.used}. */
+  /** Its number, for {@link RegionCompiler.load}. */
   readonly batch: number;
+  /** null: it has to be asked for. */
   readonly module: WebAssembly.Module | null;
-  readonly regions: readonly {
-    readonly pages: readonly Omit<CompiledPage, 'frame'>[];
-    readonly entries: CompiledRegion['entries'];
-    readonly apart: readonly number[];
-  }[];
+  /** None: that was all that there is of earlier runs. */
+  readonly regions: readonly StoredRegion[];
+}
+
+/** A stored batch that was asked for: results with this id. */
+export const LOADED = -1;
+
+export interface LoadedResult {
+  readonly id: typeof LOADED;
+  readonly batch: number;
+  /** null: it is not there any more. */
+  readonly module: WebAssembly.Module | null;
 }
 
 /** A thread that translates while the processor goes on. */
 export interface RegionCompiler {
   post(job: CompileJob): void;
-  /** A finished job, or null if none is. */
-  poll(): CompileResult | StoredResult | null;
+  /** Something finished, or null if nothing is. */
+  poll(): CompileResult | StoredResult | LoadedResult | null;
   /** Translations of earlier runs are among the results. */
   readonly stored?: boolean;
-  /** A batch of these is of use. */
-  used?(batch: number): void;
+  /** The module of such a batch is wanted: it will be among the results. */
+  load?(batch: number): void;
 }
 
 /** Translates, on the thread that calls it. */
@@ -89,8 +110,9 @@ export class Compiler {
   private readonly memory: Memory;
   private readonly decoder: Decoder;
   private readonly forms = new KnownForms();
-  /** Takes each module with its regions, to be kept for later runs. */
-  onCompiled: (module: Uint8Array, regions: readonly CompiledRegion[]) => void = () => {};
+  /** Takes each module with its bytes and regions, to be kept for later runs. */
+  onCompiled: (bytes: Uint8Array, regions: readonly CompiledRegion[], module: WebAssembly.Module) => void =
+    () => {};
   /** Compiles what is known to be hot, by the engine's optimising compiler where the host can ask for it. */
   optimise: (module: Uint8Array) => WebAssembly.Module = (module) => new WebAssembly.Module(module);
 
@@ -102,20 +124,20 @@ export class Compiler {
   compile({ id, places }: CompileJob): CompileResult {
     const regions: Region[] = [];
     const compiled: CompiledRegion[] = [];
-    places.forEach(({ code, entry, apart, traces }, place) => {
+    places.forEach(({ code, entry, apart, remakes, traces }, place) => {
       const guest = new GuestCode(this.memory, code);
       const wide = traces.length > 0;
       const view = wide ? new RecordedCode(guest, code.page, traces) : guest;
       const region = findRegion(this.decoder, view, entry, new Set(apart), wide);
       if (region === null || (!wide && !worthwhile(region))) return;
       regions.push(region);
-      compiled.push(describe(region, place));
+      compiled.push(describe(region, place, remakes));
     });
     if (regions.length === 0) return { id, module: null, regions: [] };
     const bytes = this.build(regions);
-    if (regions.some(({ wide }) => wide)) return { id, module: this.optimise(bytes), regions: compiled };
-    const module = new WebAssembly.Module(bytes);
-    this.onCompiled(bytes, compiled);
+    const wide = regions.some((region) => region.wide);
+    const module = wide ? this.optimise(bytes) : new WebAssembly.Module(bytes);
+    this.onCompiled(bytes, compiled, module);
     return { id, module, regions: compiled };
   }
 
@@ -124,7 +146,7 @@ export class Compiler {
   }
 }
 
-function describe(region: Region, place: number): CompiledRegion {
+function describe(region: Region, place: number, remakes: number): CompiledRegion {
   const ranges: [number, number][][] = region.pages.map(() => []);
   const note = (start: number, end: number) => {
     const delta = Math.floor(start / PAGE_SIZE);
@@ -137,6 +159,7 @@ function describe(region: Region, place: number): CompiledRegion {
   return {
     place,
     apart: [...region.apart],
+    remakes,
     wide: region.wide,
     pages: region.pages.map(({ delta, frame, bytes }, i) => {
       const merged = union(ranges[i]!);
