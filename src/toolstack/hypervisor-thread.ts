@@ -5,6 +5,7 @@ import { P9Plane } from '../dom0/9pfs/plane.ts';
 import type { DataPlaneFactory } from '../dom0/backend/data-plane.ts';
 import { DataPlanes } from '../dom0/backend/data-planes.ts';
 import { PLANE_SIGNAL } from '../dom0/backend/plane-client.ts';
+import type { DirectFiles } from '../dom0/block/direct.ts';
 import { VbdPlane } from '../dom0/block/vbd-plane.ts';
 import { networkPlanes } from '../dom0/net/networks.ts';
 import { Frames } from '../machine/frames.ts';
@@ -85,9 +86,13 @@ const CROWDED_INTERVAL = 100_000_000;
 const PLANE_METHODS: ReadonlySet<string> = new Set(['openPlane', 'planeMessage', 'closePlane']);
 
 /** The back ends that there are. */
-function dataPlaneFactories(memory: Memory, frames: Frames): ReadonlyMap<string, DataPlaneFactory> {
+function dataPlaneFactories(
+  memory: Memory,
+  frames: Frames,
+  files: DirectFiles | null,
+): ReadonlyMap<string, DataPlaneFactory> {
   return new Map<string, DataPlaneFactory>([
-    ['vbd', (link, parameters) => new VbdPlane(link, parameters)],
+    ['vbd', (link, parameters) => new VbdPlane(link, parameters, files)],
     ['9pfs', (link, parameters) => new P9Plane(link, parameters)],
     ...networkPlanes(memory, frames),
   ]);
@@ -103,13 +108,14 @@ export interface PcpuSeat {
   readonly alone: boolean;
 }
 
-/** @param post reaches Domain 0's thread, from a busy thread too */
+/** @param post reaches Domain 0's thread, from a busy thread too @param files if this thread can use files of its host */
 export function runHypervisor(
   memory: Memory,
   { number, mailbox, common, alone }: PcpuSeat,
   host: HypervisorHost,
   post: (message: PcpuMessage) => void,
   processor: ProcessorOptions,
+  files: DirectFiles | null = null,
 ): void {
   const receiver = new MailboxReceiver(memory, mailbox, () => post({ kind: 'room' }));
   const frames = new Frames(memory);
@@ -125,7 +131,7 @@ export function runHypervisor(
   const { control } = hypervisor;
   const traffic = new DomainTraffic(hypervisor);
   const instruments = new Instruments(hypervisor, boardAddress, processor);
-  const planes = new DataPlanes(hypervisor, dataPlaneFactories(memory, frames), (value) =>
+  const planes = new DataPlanes(hypervisor, dataPlaneFactories(memory, frames, files), (value) =>
     post({ kind: 'notify', value }),
   );
   control.onNotify = (value) => post({ kind: 'notify', value });

@@ -20,6 +20,11 @@ export interface BlockSource {
   flush(): Promise<void>;
   /** The extent is not needed any more; it reads as zeroes, or as before where it cannot be given back. */
   discard(offset: number, length: number): Promise<void>;
+  /**
+   * Descriptor of a file whose bytes are the disk's, from offset 0 on. Whoever has it reads and writes them by it as
+   * well, until the disk is closed; a {@link flush} covers what was written so. Left out or null: there is none.
+   */
+  handOut?(): number | null;
   /** No call is under way. */
   close(): Promise<void>;
 }
@@ -41,6 +46,8 @@ export interface RandomAccess {
   readonly discardGranularity?: number;
   /** Those bytes are not needed any more: they read as zeroes, or as before. */
   discard?(offset: number, length: number): Promise<void>;
+  /** As {@link BlockSource.handOut}. */
+  handOut?(): number | null;
   close(): Promise<void>;
 }
 
@@ -110,6 +117,10 @@ export class RawDisk implements BlockSource {
 
   async discard(offset: number, length: number): Promise<void> {
     await this.medium.discard?.(offset, length);
+  }
+
+  handOut(): number | null {
+    return this.medium.handOut?.() ?? null;
   }
 
   close(): Promise<void> {

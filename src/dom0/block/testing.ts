@@ -1,11 +1,13 @@
 /** For tests: a guest's block front end, by hand, and a disk that does as it is told. */
-import { PAGE_SIZE } from '../../machine/memory.ts';
+import { type Memory, PAGE_SIZE } from '../../machine/memory.ts';
 import { BLKIF_OP, BLKIF_REQUEST, SECTOR_SIZE } from '../../xen/public/io/blkif.ts';
 import { XenbusState } from '../../xen/public/io/xenbus.ts';
 import { ringEntries, SRING } from '../../xen/public/ring.ts';
 import type { TestDomain } from '../../xen/testing-domains.ts';
+import type { GuestLink } from '../backend/data-plane.ts';
 import { grantPage, type TestBackends, testBackends } from '../backend/testing.ts';
 import { XenstoreClient } from '../xenstore/client.ts';
+import type { DirectFiles } from './direct.ts';
 import { IoScheduler } from './scheduler.ts';
 import { type BlockSource, MemorySource } from './source.ts';
 import { type VbdDescription, VirtualBlockDevice } from './vbd.ts';
@@ -55,6 +57,59 @@ export class SlowSource implements BlockSource {
   }
   async close(): Promise<void> {
     this.log.push('close');
+  }
+}
+
+/** One that lies in a file: what is read and written by the file's descriptor is on the disk. */
+export class FileSource extends SlowSource {
+  readonly file = 7;
+
+  handOut(): number {
+    return this.file;
+  }
+}
+
+/** The host's files, of which there is one, made of memory; and a clock. */
+export class TestFiles implements DirectFiles {
+  readonly calls: string[] = [];
+  readonly contents: Uint8Array;
+  /** Time, ns; and how much of it each call takes. */
+  time = 0;
+  takes = 1000;
+  failing = false;
+  memory!: Memory;
+
+  constructor(size: number) {
+    this.contents = new Uint8Array(size);
+  }
+
+  read(file: number, offset: number, pieces: readonly number[]): boolean {
+    return this.move(`read ${file}`, offset, pieces, (at, address, length) =>
+      this.memory.u8.set(this.contents.subarray(at, at + length), address),
+    );
+  }
+
+  write(file: number, offset: number, pieces: readonly number[]): boolean {
+    return this.move(`write ${file}`, offset, pieces, (at, address, length) =>
+      this.contents.set(this.memory.u8.subarray(address, address + length), at),
+    );
+  }
+
+  private move(
+    what: string,
+    offset: number,
+    pieces: readonly number[],
+    one: (at: number, address: number, length: number) => void,
+  ): boolean {
+    this.calls.push(`${what} at ${offset / SECTOR}`);
+    this.time += this.takes;
+    if (this.failing) return false;
+    let at = offset;
+    for (let index = 0; index < pieces.length; index += 2) {
+      one(at, pieces[index]!, pieces[index + 1]!);
+      at += pieces[index + 1]!;
+    }
+    return true;
   }
 }
 
@@ -209,13 +264,22 @@ export class Front {
 }
 
 export function setUp(
-  options: Partial<VbdDescription> & { pages?: number; sectors?: number; domains?: number } = {},
+  options: Partial<VbdDescription> & {
+    pages?: number;
+    sectors?: number;
+    domains?: number;
+    files?: TestFiles;
+  } = {},
 ) {
-  const { pages = 1, sectors = 256, domains = 1, ...description } = options;
-  const factories = { vbd: (...args: ConstructorParameters<typeof VbdPlane>) => new VbdPlane(...args) };
+  const { pages = 1, sectors = 256, domains = 1, files, ...description } = options;
+  const factories = {
+    vbd: (link: GuestLink, parameters: unknown) =>
+      new VbdPlane(files ? { ...link, now: () => files.time } : link, parameters, files ?? null),
+  };
   const backends = testBackends(factories, { domains, pages: 64, maxPages: 64, megabytes: 8 });
+  if (files) files.memory = backends.machines.memory;
   const guest = backends.machines.domains[0]!;
-  const source = new SlowSource(sectors * SECTOR);
+  const source = files ? new FileSource(sectors * SECTOR) : new SlowSource(sectors * SECTOR);
   const scheduler = new IoScheduler({ now: () => 0, after: () => {} }, 64);
   const device = new VirtualBlockDevice(
     { memory: backends.machines.memory, planes: backends.opener, store: backends.store, scheduler },

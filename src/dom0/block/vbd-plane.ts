@@ -1,6 +1,7 @@
 /**
  * The data plane of a virtual block device: takes requests off the guest's rings, checks them, maps the pages that
- * they name, and hands them to Domain 0's thread, which reads and writes those pages where they are.
+ * they name, and hands them to Domain 0's thread, which reads and writes those pages where they are. Reads and writes
+ * of a file it carries out by itself, as long as that is quick (direct.ts); nothing is mapped for that.
  *
  * Nothing on a ring is believed. A request that makes no sense gets an error as its answer; a ring whose indices make
  * none ends the device. A request holds its pages until the host is done with them, whatever becomes of the guest.
@@ -24,6 +25,7 @@ import {
 } from '../../xen/public/io/blkif.ts';
 import { BackRing } from '../backend/back-ring.ts';
 import type { DataPlane, GuestLink } from '../backend/data-plane.ts';
+import { DirectDisk, type DirectFiles } from './direct.ts';
 import { PersistentGrants } from './persistent-grants.ts';
 import { DiskOp, DRAINED, Outcome, outcomeOf, slotOf, type VbdParameters } from './wire.ts';
 
@@ -35,6 +37,8 @@ const MAX_PAGES = 4096;
 const PERSISTENT_PAGES = 1024;
 /** Requests taken off a ring before the next ring, or another device, has its turn. */
 const TURN = 64;
+/** And bytes that it moves by itself before that. */
+const TURN_BYTES = 512 << 10;
 
 const SEGMENTS_PER_PAGE = PAGE_SIZE / BLKIF_SEGMENT.size;
 
@@ -46,17 +50,28 @@ interface Ring {
 /** A request from when it was taken until it is answered. */
 interface Slot {
   readonly ring: Ring;
-  /** The guest's own number for it. */
-  readonly id: bigint;
+  /** The guest's own number for it, 64 bits. */
+  readonly idLow: number;
+  readonly idHigh: number;
   readonly operation: number;
-  /** Mappings of its own, to be ended with it. */
-  readonly handles: number[];
-  /** References of pages that stay mapped. */
-  readonly persistent: number[];
+  readonly held: Pages;
   readonly pages: number;
   readonly intoGuest: boolean;
   readonly barrier: boolean;
 }
+
+/** The pages that a request names, and how they are had. */
+interface Pages {
+  /** Mappings of its own, to be ended with it. */
+  readonly handles: number[];
+  /** References of pages that stay mapped. */
+  readonly persistent: number[];
+  /** They are had for as long as this call lasts, and neither of these. */
+  readonly briefly: boolean;
+}
+
+/** A page cannot be had briefly: the request's pages are to be mapped. */
+const TO_BE_MAPPED = 'a page is to be mapped';
 
 /** A request that is refused: with which status. */
 class Refused {
@@ -80,6 +95,7 @@ export class VbdPlane implements DataPlane {
   private readonly parameters: VbdParameters;
   private readonly rings: Ring[];
   private readonly grants: PersistentGrants | null;
+  private readonly direct: DirectDisk | null;
   private readonly slots: (Slot | undefined)[] = [];
   private readonly freeSlots: number[] = [];
   private readonly entry = new Uint8Array(BLKIF_REQUEST.size);
@@ -87,16 +103,20 @@ export class VbdPlane implements DataPlane {
   private readonly response = new Uint8Array(BLKIF_RESPONSE.size);
   private readonly responseView = new DataView(this.response.buffer);
   private inFlight = 0;
+  /** Bytes that were moved by itself in this turn. */
+  private moved = 0;
   private pages = 0;
   /** A barrier that waits for what is under way, or is under way itself: no request is taken meanwhile. */
   private barrier: { slot: number; work: Work } | 'under way' | null = null;
   private draining = false;
   private closed = false;
 
-  constructor(link: GuestLink, parameters: unknown) {
+  /** @param files null: all requests go by Domain 0's thread */
+  constructor(link: GuestLink, parameters: unknown, files: DirectFiles | null = null) {
     this.link = link;
     this.parameters = parameters as VbdParameters;
-    const { rings, persistent } = this.parameters;
+    const { rings, persistent, file } = this.parameters;
+    this.direct = files === null || file === null ? null : new DirectDisk(files, file, link.now);
     this.rings = rings.map(({ refs, port }) => {
       const pages = refs.map((ref) => mapped(link.map(ref, false), `the ring's page ${ref}`));
       return { ring: new BackRing(link.memory, pages, BLKIF_REQUEST.size), port };
@@ -165,24 +185,27 @@ export class VbdPlane implements DataPlane {
   private takeFrom(ring: Ring, posted: number[]): boolean {
     const { ring: shared } = ring;
     let answered = false;
-    let turns = 0;
+    let more = false;
+    this.moved = 0;
     // While the device is full, or at a barrier, its next completion looks at the rings again.
-    while (this.barrier === null && this.pages < MAX_PAGES && !this.draining) {
+    for (let count = 0; this.barrier === null && this.pages < MAX_PAGES && !this.draining; count++) {
       if (shared.available() === 0 && !shared.moreRequests()) break;
-      if (turns++ === TURN) break;
+      more = count === TURN || this.moved >= TURN_BYTES;
+      if (more) break;
       shared.take(this.entry);
       if (!this.begin(ring, posted)) answered = true;
     }
     if (answered) this.publish(ring);
-    return turns > TURN;
+    return more;
   }
 
   private publish({ ring, port }: Ring): void {
     if (ring.publish()) this.link.notify(port);
   }
 
-  private answer({ ring }: Ring, id: bigint, operation: number, status: number): void {
-    this.responseView.setBigUint64(BLKIF_RESPONSE.id, id, true);
+  private answer({ ring }: Ring, idLow: number, idHigh: number, operation: number, status: number): void {
+    this.responseView.setUint32(BLKIF_RESPONSE.id, idLow, true);
+    this.responseView.setUint32(BLKIF_RESPONSE.id + 4, idHigh, true);
     this.response[BLKIF_RESPONSE.operation] = operation;
     this.responseView.setInt16(BLKIF_RESPONSE.status, status, true);
     ring.put(this.response);
@@ -194,17 +217,21 @@ export class VbdPlane implements DataPlane {
   private begin(ring: Ring, posted: number[]): boolean {
     const { view } = this;
     let operation = view.getUint8(BLKIF_REQUEST.operation);
-    const id = view.getBigUint64(BLKIF_REQUEST.id, true);
+    const idLow = view.getUint32(BLKIF_REQUEST.id, true);
+    const idHigh = view.getUint32(BLKIF_REQUEST.id + 4, true);
     const indirect = operation === BLKIF_OP.INDIRECT;
     if (indirect) operation = view.getUint8(BLKIF_REQUEST_INDIRECT.indirect_op);
-    const handles: number[] = [];
-    const persistent: number[] = [];
+    const held: Pages = { handles: [], persistent: [], briefly: false };
     const intoGuest = operation === BLKIF_OP.READ;
     try {
-      const work = this.check(operation, indirect, handles, persistent);
-      const pages = handles.length + persistent.length;
+      if (this.atOnce(operation, indirect)) {
+        this.answer(ring, idLow, idHigh, operation, BLKIF_RSP.OKAY);
+        return false;
+      }
+      const work = this.check(operation, indirect, held);
+      const pages = held.handles.length + held.persistent.length;
       const barrier = work.op === DiskOp.barrier;
-      const slot: Slot = { ring, id, operation, handles, persistent, pages, intoGuest, barrier };
+      const slot: Slot = { ring, idLow, idHigh, operation, held, pages, intoGuest, barrier };
       const number = this.freeSlots.pop() ?? this.slots.length;
       this.slots[number] = slot;
       this.inFlight++;
@@ -213,15 +240,32 @@ export class VbdPlane implements DataPlane {
       else posted.push(number, work.op, work.sector, work.count, ...work.pieces);
       return true;
     } catch (error) {
-      this.release(handles, persistent, false);
+      this.release(held, false);
       if (!(error instanceof Refused)) throw error;
-      this.answer(ring, id, operation, error.status);
+      this.answer(ring, idLow, idHigh, operation, error.status);
       return false;
     }
   }
 
+  /** Carries the request out, if that can be done here. @throws Refused */
+  private atOnce(operation: number, indirect: boolean): boolean {
+    const { direct } = this;
+    if (!direct?.ready || (operation !== BLKIF_OP.READ && operation !== BLKIF_OP.WRITE)) return false;
+    let work: Work;
+    try {
+      work = this.check(operation, indirect, { handles: [], persistent: [], briefly: true });
+    } catch (error) {
+      if (error === TO_BE_MAPPED) return false;
+      throw error;
+    }
+    let bytes = 0;
+    for (let index = 1; index < work.pieces.length; index += 2) bytes += work.pieces[index]!;
+    this.moved += bytes;
+    return direct.move(work.op === DiskOp.write, work.sector * SECTOR_SIZE, bytes, work.pieces);
+  }
+
   /** What a request asks for. Pages that it maps are added to the lists. @throws Refused */
-  private check(operation: number, indirect: boolean, handles: number[], persistent: number[]): Work {
+  private check(operation: number, indirect: boolean, held: Pages): Work {
     const { view, parameters } = this;
     switch (operation) {
       case BLKIF_OP.READ:
@@ -243,10 +287,10 @@ export class VbdPlane implements DataPlane {
           throw new Refused(BLKIF_RSP.ERROR);
         if (count === 0 && !emptyBarrier) throw new Refused(BLKIF_RSP.ERROR);
         const pieces: number[] = [];
-        const first = Number(view.getBigUint64(BLKIF_REQUEST.sector_number, true));
+        const first = number64(view, BLKIF_REQUEST.sector_number);
         const sectors = indirect
-          ? this.indirectSegments(count, !write, pieces, handles, persistent)
-          : this.segments(this.view, BLKIF_REQUEST.seg, count, !write, pieces, handles, persistent);
+          ? this.indirectSegments(count, !write, pieces, held)
+          : this.segments(this.view, BLKIF_REQUEST.seg, count, !write, pieces, held);
         this.inside(first, sectors);
         // A flush with data is a write with nothing around it that waits: what a barrier does covers it.
         const op = !write ? DiskOp.read : operation === BLKIF_OP.WRITE ? DiskOp.write : DiskOp.barrier;
@@ -255,8 +299,8 @@ export class VbdPlane implements DataPlane {
       case BLKIF_OP.DISCARD: {
         if (indirect || !parameters.discard) throw new Refused(BLKIF_RSP.EOPNOTSUPP);
         if (parameters.readonly) throw new Refused(BLKIF_RSP.ERROR);
-        const sector = Number(view.getBigUint64(BLKIF_REQUEST_DISCARD.sector_number, true));
-        const count = Number(view.getBigUint64(BLKIF_REQUEST_DISCARD.nr_sectors, true));
+        const sector = number64(view, BLKIF_REQUEST_DISCARD.sector_number);
+        const count = number64(view, BLKIF_REQUEST_DISCARD.nr_sectors);
         this.inside(sector, count);
         return { op: DiskOp.discard, sector, count, pieces: [] };
       }
@@ -283,8 +327,7 @@ export class VbdPlane implements DataPlane {
     count: number,
     intoGuest: boolean,
     pieces: number[],
-    handles: number[],
-    persistent: number[],
+    held: Pages,
   ): number {
     let sectors = 0;
     for (let index = 0; index < count; index++) {
@@ -293,7 +336,7 @@ export class VbdPlane implements DataPlane {
       const last = view.getUint8(segment + BLKIF_SEGMENT.last_sect);
       if (first > last || last >= SECTORS_PER_PAGE) throw new Refused(BLKIF_RSP.ERROR);
       const ref = view.getUint32(segment + BLKIF_SEGMENT.gref, true);
-      const start = this.page(ref, intoGuest, handles, persistent) + first * SECTOR_SIZE;
+      const start = this.page(ref, intoGuest, held) + first * SECTOR_SIZE;
       const length = (last - first + 1) * SECTOR_SIZE;
       const end = pieces.length;
       if (end > 0 && pieces[end - 2]! + pieces[end - 1]! === start) pieces[end - 1]! += length;
@@ -303,13 +346,7 @@ export class VbdPlane implements DataPlane {
     return sectors;
   }
 
-  private indirectSegments(
-    count: number,
-    intoGuest: boolean,
-    pieces: number[],
-    handles: number[],
-    persistent: number[],
-  ): number {
+  private indirectSegments(count: number, intoGuest: boolean, pieces: number[], held: Pages): number {
     let sectors = 0;
     const pages = Math.ceil(count / SEGMENTS_PER_PAGE);
     if (pages > BLKIF_MAX_INDIRECT_PAGES_PER_REQUEST) throw new Refused(BLKIF_RSP.ERROR);
@@ -318,22 +355,33 @@ export class VbdPlane implements DataPlane {
       const here = Math.min(count - page * SEGMENTS_PER_PAGE, SEGMENTS_PER_PAGE);
       // A copy, so that what was checked is what is used.
       const table = this.readPage(ref, here * BLKIF_SEGMENT.size);
-      sectors += this.segments(new DataView(table.buffer), 0, here, intoGuest, pieces, handles, persistent);
+      sectors += this.segments(new DataView(table.buffer), 0, here, intoGuest, pieces, held);
     }
     return sectors;
   }
 
   private readPage(ref: number, length: number): Uint8Array<ArrayBuffer> {
-    const page = this.link.map(ref, true);
-    if (typeof page === 'number') throw new Refused(BLKIF_RSP.ERROR);
+    const { link } = this;
     const copy = new Uint8Array(length);
-    copy.set(this.link.memory.u8.subarray(page.address, page.address + length));
-    this.link.unmap(page.handle);
+    const near = link.briefly(ref, false);
+    if (near !== 0) {
+      copy.set(link.memory.u8.subarray(near, near + length));
+      return copy;
+    }
+    const page = link.map(ref, true);
+    if (typeof page === 'number') throw new Refused(BLKIF_RSP.ERROR);
+    copy.set(link.memory.u8.subarray(page.address, page.address + length));
+    link.unmap(page.handle);
     return copy;
   }
 
-  /** @returns linear address @throws Refused */
-  private page(ref: number, intoGuest: boolean, handles: number[], persistent: number[]): number {
+  /** @returns linear address @throws Refused, TO_BE_MAPPED */
+  private page(ref: number, intoGuest: boolean, { handles, persistent, briefly }: Pages): number {
+    if (briefly) {
+      const near = this.link.briefly(ref, intoGuest);
+      if (near === 0) throw TO_BE_MAPPED;
+      return near;
+    }
     const kept = this.grants?.use(ref);
     if (kept !== undefined && kept !== 0) {
       persistent.push(ref);
@@ -358,14 +406,19 @@ export class VbdPlane implements DataPlane {
     this.freeSlots.push(number);
     this.inFlight--;
     this.pages -= slot.pages;
-    this.release(slot.handles, slot.persistent, slot.intoGuest);
-    if (!this.closed) this.answer(slot.ring, slot.id, slot.operation, status);
+    this.release(slot.held, slot.intoGuest);
+    if (!this.closed) this.answer(slot.ring, slot.idLow, slot.idHigh, slot.operation, status);
   }
 
-  private release(handles: readonly number[], persistent: readonly number[], written: boolean): void {
+  private release({ handles, persistent }: Pages, written: boolean): void {
     for (const handle of handles) this.link.unmap(handle);
     for (const ref of persistent) this.grants!.done(ref, written);
   }
+}
+
+/** A number of 64 bits; from 2^53 on about. */
+function number64(view: DataView, at: number): number {
+  return view.getUint32(at, true) + view.getUint32(at + 4, true) * 0x1_0000_0000;
 }
 
 function mapped(page: { address: number } | GrantStatus, what: string): number {

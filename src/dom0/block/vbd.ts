@@ -54,7 +54,7 @@ export interface VbdDescription {
   readonly onError?: (error: unknown) => void;
 }
 
-/** What a device has done so far. */
+/** What Domain 0's thread has done for a device so far. */
 export interface VbdStatistics {
   reads: number;
   writes: number;
@@ -161,7 +161,9 @@ export class VirtualBlockDevice implements XenbusDriver {
 
   async connect(front: FrontEnd): Promise<Nodes> {
     const { description, host, source } = this;
-    const { domid, readonly, cdrom, removable, persistent } = description;
+    const { domid, readonly, cdrom, removable, persistent, limits } = description;
+    // What has limits is for the scheduler.
+    const limited = limits?.bytes !== undefined || limits?.requests !== undefined;
     const protocol = front.read('protocol') ?? XEN_IO_PROTO_ABI_NATIVE;
     if (protocol !== XEN_IO_PROTO_ABI_X86_64)
       throw new DeviceError(`the front end speaks ${protocol.slice(0, 40)}`);
@@ -171,6 +173,7 @@ export class VirtualBlockDevice implements XenbusDriver {
       readonly: readonly || source.readonly,
       discard: this.offersDiscard,
       persistent: persistent === true && front.number('feature-persistent', 1, 0) === 1,
+      file: limited ? null : (source.handOut?.() ?? null),
     };
     this.plane = await host.planes.open('vbd', domid, parameters, {
       onMessage: (message) => {

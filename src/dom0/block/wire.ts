@@ -41,4 +41,6 @@ export interface VbdParameters {
   readonly discard: boolean;
   /** The front end uses the same pages again and again: they stay mapped. */
   readonly persistent: boolean;
+  /** Descriptor of the file that it may read and write by itself (direct.ts): the disk's bytes are the file's. */
+  readonly file: number | null;
 }

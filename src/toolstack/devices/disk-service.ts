@@ -350,6 +350,10 @@ class ClaimedFile implements RandomAccess {
     return this.file.discard(offset, length);
   }
 
+  handOut(): number | null {
+    return this.file.handOut();
+  }
+
   async close(): Promise<void> {
     if (!this.released) return;
     this.released();

@@ -11,7 +11,7 @@ import {
   write,
   writev,
 } from 'node:fs';
-import { readFile } from 'node:fs/promises';
+import { readFile, statfs } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { bytesOf, DiskError, type RandomAccess } from '../../dom0/block/source.ts';
 import { SECTOR_SIZE } from '../../xen/public/io/blkif.ts';
@@ -19,6 +19,12 @@ import { HOLE_GRANULARITY, Holes } from './holes.ts';
 
 /** Buffers that one system call takes (IOV_MAX). */
 const MAX_BUFFERS = 1024;
+
+/**
+ * File systems that wait for nothing but this machine's own media (f_type, statfs(2)): ext4, xfs, btrfs, f2fs, zfs,
+ * tmpfs, overlayfs.
+ */
+const LOCAL = new Set([0xef53, 0x58465342, 0x9123683e, 0xf2f52010, 0x2fc12fc1, 0x01021994, 0x794c7630]);
 
 const statOf = promisify(fstat) as (fd: number) => Promise<Stats>;
 
@@ -40,13 +46,18 @@ export class DiskFile implements RandomAccess {
   private readonly fd: number;
   private readonly blockDevice: string | null;
   private readonly holes: Holes | null;
+  /** It may be read and written by others too, who may wait for it. */
+  private readonly local: boolean;
+  /** Somebody does: what is written is not known here. */
+  private handedOut = false;
   private dirty = false;
   private flushing: Promise<void> | null = null;
   /** A flush failed: what the host had not written is lost, and it would not say so a second time. */
   private failure: Error | null = null;
 
-  private constructor(path: string, readonly: boolean, fd: number, stats: Stats) {
+  private constructor(path: string, readonly: boolean, fd: number, stats: Stats, local: boolean) {
     this.name = path;
+    this.local = local;
     this.readonly = readonly;
     this.fd = fd;
     const { dev, ino, rdev } = stats;
@@ -64,7 +75,8 @@ export class DiskFile implements RandomAccess {
         const stats = await statOf(fd);
         if (!stats.isFile() && !stats.isBlockDevice())
           throw new DiskError(`${path}: neither a file nor a block device`);
-        return new DiskFile(path, readonly, fd, stats);
+        const local = stats.isFile() && LOCAL.has((await statfs(path)).type);
+        return new DiskFile(path, readonly, fd, stats, local);
       } catch (error) {
         await promisify(closeDescriptor)(fd);
         throw error;
@@ -104,7 +116,7 @@ export class DiskFile implements RandomAccess {
 
   async flush(): Promise<void> {
     if (this.failure) throw this.failure;
-    if (!this.dirty) return this.flushing ?? undefined;
+    if (!this.dirty && !this.handedOut) return this.flushing ?? undefined;
     this.dirty = false;
     const flush = promisify(fdatasync)(this.fd).catch((error: Error) => {
       this.failure = error;
@@ -125,6 +137,12 @@ export class DiskFile implements RandomAccess {
   async discard(offset: number, length: number): Promise<void> {
     await this.holes?.punch(this.fd, offset, length);
     this.dirty = true;
+  }
+
+  handOut(): number | null {
+    if (!this.local) return null;
+    this.handedOut ||= !this.readonly;
+    return this.fd;
   }
 
   async close(): Promise<void> {

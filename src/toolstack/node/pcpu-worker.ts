@@ -6,14 +6,17 @@ import { Memory } from '../../machine/memory.ts';
 import { type RegionCompiler, TranslationCounts, VerifyLog } from '../../x86/index.ts';
 import { runHypervisor } from '../hypervisor-thread.ts';
 import type { CompilerRequest } from './compiler-worker.ts';
+import { directFiles } from './direct-files.ts';
 import { monotonicMs, type PcpuWorkerData } from './pcpu.ts';
 
 const { memory, seat, epoch, compiler, translate, verify, stored } = workerData as PcpuWorkerData;
 // Each thread's clock begins with the thread; the machine's began with the machine.
 const start = epoch - (monotonicMs() - performance.now());
 
+const machineMemory = new Memory(memory);
+
 runHypervisor(
-  new Memory(memory),
+  machineMemory,
   seat,
   {
     now: () => (performance.now() - start) * 1e6,
@@ -39,4 +42,5 @@ runHypervisor(
               null,
           },
   },
+  directFiles(machineMemory),
 );
