@@ -164,9 +164,9 @@ export class Machine {
     this.pcpus.sendEvent(domid, port);
   }
 
-  /** What samples where the time of its first processor goes; it is not started. */
+  /** What samples where the time of its processors goes; it is not started. */
   async profiler(): Promise<Profiler> {
-    return new Profiler(this.memory, await this.instruments.activityBoard(), {
+    return new Profiler(this.memory, await this.pcpus.activityBoards(), {
       compilerBusy: () => this.threads.compilerBusy?.() ?? null,
     });
   }

@@ -5,6 +5,7 @@ import { MAILBOX_FRAMES, MailboxReceiver } from '../machine/mailbox.ts';
 import { Memory, PAGE_SIZE } from '../machine/memory.ts';
 import type { PcpuMessage } from '../machine/pcpu.ts';
 import { Common } from '../xen/common.ts';
+import type { SavedDomain } from '../xen/domain-save.ts';
 import { Pcpus } from './pcpus.ts';
 
 interface Fake {
@@ -61,6 +62,11 @@ function world(count: number): World {
         const domid = common.claim(fake.number);
         fake.domains.add(domid);
         return domid;
+      }
+      case 'beginRestore': {
+        const domid = common.claim(fake.number);
+        fake.domains.add(domid);
+        return { domid, places: [] };
       }
       case 'destroyDomain':
         common.release(args[0] as number);
@@ -131,6 +137,22 @@ describe('processors', () => {
     const list = w.pcpus.control.listDomains();
     await w.settle();
     expect((await list).map(({ domid }) => domid)).toEqual([...domids, pinned]);
+  });
+
+  it('get domains that are restored in turn, too', async () => {
+    const w = world(3);
+    await created(w);
+    const restored = async (affinity?: readonly (readonly number[] | null)[]) => {
+      const made = w.pcpus.control.beginRestore({} as SavedDomain, 'a-uuid', affinity);
+      await w.settle();
+      return (await made).domid;
+    };
+    const domids = [await restored(), await restored(), await restored()];
+    expect(domids.map((domid) => w.pcpus.pcpuOf(domid))).toEqual([1, 2, 0]);
+    const pinned = await restored([[2]]);
+    expect(w.pcpus.pcpuOf(pinned)).toBe(2);
+    expect(w.pcpus.affinity(pinned)).toEqual([[2]]);
+    expect(w.pcpus.affinity(domids[0]!)).toEqual([]);
   });
 
   it('are asked for what is theirs', async () => {

@@ -16,6 +16,7 @@ import { PcpuClient, PcpuError, type PcpuMessage, type Remote, remote } from '..
 import { MCU } from '../xen/bvt.ts';
 import { planBalance } from '../xen/bvt-balance.ts';
 import type { Common } from '../xen/common.ts';
+import type { Place, SavedDomain } from '../xen/domain-save.ts';
 import type { DomainTraffic } from '../xen/domain-traffic.ts';
 import type { Control, CreateDomain, DomainInfo, MemoryPolicy, Notification } from '../xen/domctl.ts';
 import { type Affinity, together } from './affinity.ts';
@@ -23,8 +24,14 @@ import { Failure } from './failure.ts';
 import type { Crowded, Instruments, PcpuSeat } from './hypervisor-thread.ts';
 
 /** The hypervisor's control interface, whichever processor a domain is on. */
-export type MachineControl = Omit<Remote<Control>, 'createDomain'> & {
+export type MachineControl = Omit<Remote<Control>, 'createDomain' | 'beginRestore'> & {
   createDomain(options: CreateOptions): Promise<number>;
+  /** @param affinity where its virtual CPUs may run; left out: anywhere */
+  beginRestore(
+    saved: SavedDomain,
+    uuid?: string,
+    affinity?: Affinity,
+  ): Promise<{ domid: number; places: Place[] }>;
 };
 
 export interface CreateOptions extends CreateDomain {
@@ -74,6 +81,7 @@ class Pcpu {
   readonly client: PcpuClient;
   readonly control: Remote<Control>;
   readonly traffic: Remote<DomainTraffic>;
+  readonly instruments: Remote<Instruments>;
   readonly planes: PlaneClient;
 
   constructor(memory: Memory, { number, mailbox }: PcpuSeat, listener: PcpuListener) {
@@ -88,6 +96,7 @@ class Pcpu {
     );
     this.control = remote<Control>(this.client);
     this.traffic = remote<DomainTraffic>(this.client);
+    this.instruments = remote<Instruments>(this.client);
     this.planes = new PlaneClient({
       call: (method, args) => this.client.call(method, args),
       signal: (a, b) => this.client.signal(a, b),
@@ -183,6 +192,11 @@ export class Pcpus implements PlaneOpener {
   /** Nothing of a data plane is left: the threads are gone. */
   stopped(): void {
     for (const { planes } of this.all) planes.fail(new Error('the machine was switched off'));
+  }
+
+  /** Linear addresses of what they say of what they are doing, by number. */
+  activityBoards(): Promise<number[]> {
+    return Promise.all(this.all.map(({ instruments }) => instruments.activityBoard()));
   }
 
   /** The number of the processor that a domain is on. */
@@ -373,6 +387,15 @@ export class Pcpus implements PlaneOpener {
   private makeControl(): MachineControl {
     return this.routed<Control>({
       createDomain: (options: CreateOptions) => this.create(options),
+      beginRestore: async (saved: SavedDomain, uuid?: string, affinity: Affinity = []) => {
+        const allowed = together(affinity);
+        const made = await this.leastLoaded(allowed).control.beginRestore(
+          saved,
+          ...(uuid === undefined ? [] : [uuid]),
+        );
+        if (allowed !== null) this.affinities.set(made.domid, affinity);
+        return made;
+      },
       forkDomain: async (domid: number, own: readonly number[]) => {
         const child = (await this.ask(domid, 'forkDomain', [domid, own])) as number;
         const affinity = this.affinities.get(domid);

@@ -23,10 +23,12 @@ export type Naming = (address: VirtualAddress) => string | null;
 const LISTED_SHARE = 0.001;
 const LISTED_FUNCTIONS = 25;
 
-/** Shares are of all the time; lines that would be 0.0 % are left out. Ends without a newline. */
+/** Shares are of all the time of all processors; lines that would be 0.0 % are left out. Ends without a newline. */
 export function formatProfile(profile: Profile, naming: Naming | null = null): string {
-  const all = Math.max(profile.seconds, 1e-9);
-  const lines = [`profile: ${profile.seconds.toFixed(2)} s, ${profile.samples} samples`];
+  const { seconds, samples, processors } = profile;
+  const all = Math.max(seconds * processors, 1e-9);
+  const several = processors > 1 ? ` of ${processors} processors` : '';
+  const lines = [`profile: ${seconds.toFixed(2)} s, ${samples} samples${several}`];
   const row = (title: string, seconds: number, depth: number) => {
     if (seconds / all < LISTED_SHARE / 2) return;
     const share = `${((seconds / all) * 100).toFixed(1)} %`;
@@ -43,7 +45,7 @@ export function formatProfile(profile: Profile, naming: Naming | null = null): s
   row('machine (requests, scheduling)', profile.machine, 0);
   row('idle', profile.idle, 0);
   if (profile.compiler !== null) {
-    const share = ((profile.compiler / all) * 100).toFixed(1);
+    const share = ((profile.compiler / Math.max(seconds, 1e-9)) * 100).toFixed(1);
     lines.push(`on another thread, translation: ${profile.compiler.toFixed(2)} s (${share} %)`);
   }
   for (const domain of profile.domains) {

@@ -24,7 +24,7 @@ function scene(compilerBusy?: () => number | null) {
     memory.u32[(cpu + CPU.owner) >>> 2] = index + 1;
     memory.u32[(cpu + CPU.ring) >>> 2] = RING;
   });
-  const profiler = new Profiler(memory, BOARD, compilerBusy === undefined ? {} : { compilerBusy });
+  const profiler = new Profiler(memory, [BOARD], compilerBusy === undefined ? {} : { compilerBusy });
   return {
     profiler,
     phase(phase: 1 | 2, milliseconds: number) {
@@ -65,6 +65,7 @@ describe('a profile', () => {
       // A walk for the hypervisor's own sake belongs to what it is for.
       cpu(2, ACTIVITY.pageFault, 40, DETAIL.walk);
     });
+    expect(profile.processors).toBe(1);
     expect(profile.seconds).toBeCloseTo(0.84);
     expect(profile.idle).toBeCloseTo(0.4);
     expect(profile.machine).toBeCloseTo(0.1);
@@ -139,6 +140,29 @@ describe('its table', () => {
       '    5.0 %    hypercalls',
       '    5.0 %      mmu_update',
       '   75.0 %  idle',
+    ]);
+  });
+
+  it('is of all processors together', () => {
+    const memory = Memory.create(1 << 20);
+    const boards = [0x1000, 0x1800].map((address) => new ActivityBoard(memory, address));
+    const profiler = new Profiler(memory, [0x1000, 0x1800]);
+    memory.u32[(CPUS[0]! + CPU.owner) >>> 2] = 7;
+    memory.u32[(CPUS[0]! + CPU.activity) >>> 2] = ACTIVITY.translated;
+    profiler.start();
+    boards[0]!.enter(PHASE.idle);
+    boards[1]!.enterCpu(CPUS[0]!);
+    vi.advanceTimersByTime(600);
+    boards[0]!.enterCpu(CPUS[0]!);
+    boards[1]!.enter(PHASE.machine);
+    vi.advanceTimersByTime(400);
+    profiler.stop();
+    expect(formatProfile(profiler.report()).split('\n')).toEqual([
+      expect.stringMatching(/^profile: 1\.00 s, 10\d\d samples of 2 processors$/),
+      '   50.0 %  domain 7',
+      '   50.0 %    translated code',
+      '   20.0 %  machine (requests, scheduling)',
+      '   30.0 %  idle',
     ]);
   });
 

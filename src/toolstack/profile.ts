@@ -1,6 +1,6 @@
 /**
- * Where a machine's time goes: its processor is looked at about every millisecond, from another thread, by the board
- * on which it notes what it is doing (x86/core/activity.ts). The processor does nothing for it.
+ * Where a machine's time goes: its processors are looked at about every millisecond, from another thread, by the boards
+ * on which they note what they are doing (x86/core/activity.ts). They do nothing for it.
  *
  * A sample stands for the time since the one before. A thread that is late with its samples blurs the picture, but
  * all of the time is in it.
@@ -53,7 +53,9 @@ export interface Profile {
   /** From start to stop (or now), s. */
   readonly seconds: number;
   readonly samples: number;
-  /** The processor slept, s. */
+  /** How many there are: all other times are of all of them together. */
+  readonly processors: number;
+  /** They slept, s. */
   readonly idle: number;
   /** Requests of Domain 0's, scheduling, s. */
   readonly machine: number;
@@ -91,7 +93,7 @@ export interface ProfilerOptions {
 }
 
 export class Profiler {
-  private readonly board: ActivityBoard;
+  private readonly boards: readonly ActivityBoard[];
   private readonly compilerBusy: () => number | null;
   private timer: ReturnType<typeof setInterval> | null = null;
   private readonly domains = new Map<number, Tally>();
@@ -103,9 +105,13 @@ export class Profiler {
   private compilerBefore: number | null = null;
   private compiler: number | null = null;
 
-  /** @param board linear address of the processor's board (Instruments.activityBoard) */
-  constructor(memory: Memory, board: number, { compilerBusy = () => null }: ProfilerOptions = {}) {
-    this.board = new ActivityBoard(memory, board);
+  /** @param boards linear addresses of the processors' boards (Instruments.activityBoard) */
+  constructor(
+    memory: Memory,
+    boards: readonly number[],
+    { compilerBusy = () => null }: ProfilerOptions = {},
+  ) {
+    this.boards = boards.map((board) => new ActivityBoard(memory, board));
     this.compilerBusy = compilerBusy;
   }
 
@@ -140,7 +146,7 @@ export class Profiler {
     this.last = now;
     this.elapsed += time;
     this.samples++;
-    this.count(this.board.sample(), time);
+    for (const board of this.boards) this.count(board.sample(), time);
     const busy = this.compilerBusy();
     if (busy !== null && this.compilerBefore !== null)
       this.compiler = (this.compiler ?? 0) + (busy - this.compilerBefore) / 1000;
@@ -183,6 +189,7 @@ export class Profiler {
     return {
       seconds: this.elapsed,
       samples: this.samples,
+      processors: this.boards.length,
       idle: this.idle,
       machine: this.machine,
       domains: [...this.domains]

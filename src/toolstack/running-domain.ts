@@ -266,12 +266,17 @@ export class RunningDomain {
   static async restore(
     machine: Machine,
     { domain, connections, uuid, name }: RestoredDomain,
-    { disks = [], vifs = [], forwards = [] }: Pick<DomainOptions, 'disks' | 'vifs' | 'forwards'>,
+    {
+      disks = [],
+      vifs = [],
+      forwards = [],
+      affinity = [],
+    }: Pick<DomainOptions, 'disks' | 'vifs' | 'forwards' | 'affinity'>,
     events: DomainEvents,
     fill: (bytes: DomainBytes) => Promise<void>,
   ): Promise<RunningDomain> {
     const { control } = machine;
-    const { domid, places } = await control.beginRestore(domain, uuid);
+    const { domid, places } = await control.beginRestore(domain, uuid, affinity);
     const running = new RunningDomain(machine, domid, uuid, events);
     try {
       const { frameTable } = await control.getSpace(domid);

@@ -163,16 +163,10 @@ export class ManagedDomain {
     const running = await RunningDomain.restore(
       machine,
       { domain, connections, uuid, name: config.name },
-      devicesOf(config),
+      { ...devicesOf(config), affinity },
       events,
       (bytes) => readContents(reader, domain, bytes),
     );
-    try {
-      await machine.pcpus.pin(running.id, affinity);
-    } catch (error) {
-      await running.destroy();
-      throw error;
-    }
     named(running.id);
     hub.connect(running);
     machine.store.write(`/vm/${running.uuid}/start_time`, (Date.now() / 1000).toFixed(2));
