@@ -6,7 +6,7 @@
 import type { Memory } from '../../machine/memory.ts';
 import type { Instruction } from '../decoder.ts';
 
-const ENTRIES = 256;
+const ENTRIES = 4096;
 
 interface Entry {
   readonly linear: number;
