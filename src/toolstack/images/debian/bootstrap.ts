@@ -5,6 +5,7 @@
  */
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
+import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ImageError } from '../error.ts';
@@ -79,6 +80,26 @@ export async function bootstrap(recipe: Bootstrap, target: string, progress: Pro
       if (what) progress.update(what, null);
     },
   });
-  if (status !== 0)
-    throw new ImageError(`the system cannot be put together: ${complaint(errors, 'mmdebstrap failed')}`);
+  if (status === 0) return;
+  if (/unable to pick chroot mode/.test(errors)) throw new ImageError(withoutRoot());
+  throw new ImageError(`the system cannot be put together: ${complaint(errors, 'mmdebstrap failed')}`);
+}
+
+/** What somebody who is not root needs: ids that stand for a system's users (subuid(5)). */
+function withoutRoot(): string {
+  const ids = '100000-165535';
+  return (
+    'without root the system is put together in a user namespace, run: sudo apt-get install uidmap; ' +
+    'and if /etc/subuid names no ids for this user: ' +
+    `sudo usermod --add-subuids ${ids} --add-subgids ${ids} ${userName()}`
+  );
+}
+
+function userName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    // This user's number has no name.
+    return 'USER';
+  }
 }

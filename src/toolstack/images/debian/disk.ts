@@ -2,18 +2,31 @@
  * A disk with one ext4 file system on it (no partitions), from a tar archive of what is to be in it. Nothing is mounted:
  * mke2fs reads a folder. Who is not root has fakeroot remember the owners and devices meanwhile.
  */
+import { createReadStream } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ImageError } from '../error.ts';
+import { tarMembers } from '../tar.ts';
 import { complaint, runTool } from '../tool.ts';
 
-/** Archive, folder, image and size in KiB are its arguments. What is in /dev is the kernel's business. */
+/**
+ * Archive, folder, image and size in KiB are its arguments, and then the names of what has extended attributes, which it
+ * gets when it is there already: fakeroot forgets what kind of file it is that gets one first. What is in /dev is the
+ * kernel's business.
+ */
 const SCRIPT = `set -e
 export PATH="$PATH:/usr/sbin:/sbin"
-tar --extract --file "$1" --directory "$2" --preserve-permissions --numeric-owner \\
-  --xattrs --xattrs-include='*' --exclude='./dev/*'
-mke2fs -q -F -t ext4 -m 1 -L debian -d "$2" "$3" "$4k"
+archive=$1 tree=$2 image=$3 size=$4
+shift 4
+extract() {
+  tar --extract --file "$archive" --directory "$tree" --preserve-permissions --numeric-owner "$@"
+}
+extract --exclude='./dev/*'
+if [ $# -gt 0 ]; then extract --overwrite --no-recursion --xattrs --xattrs-include='*' -- "$@"; fi
+mke2fs -q -F -t ext4 -m 1 -L debian -d "$tree" "$image" "\${size}k"
 `;
+/** A record of pax's headers that says so. */
+const ATTRIBUTE = Buffer.from('SCHILY.xattr.');
 
 /**
  * @param archive a tar file
@@ -26,7 +39,8 @@ export async function makeDisk(archive: string, image: string, size: number, fol
   const tree = join(folder, 'tree');
   await mkdir(tree);
   try {
-    const command = ['sh', '-c', SCRIPT, 'sh', archive, tree, image, String(size)];
+    const names = await withAttributes(archive);
+    const command = ['sh', '-c', SCRIPT, 'sh', archive, tree, image, String(size), ...names];
     const [program, ...args] = process.getuid?.() === 0 ? command : ['fakeroot', '--', ...command];
     const { status, errors } = await runTool(program!, args);
     if (status === 0) return;
@@ -38,4 +52,12 @@ export async function makeDisk(archive: string, image: string, size: number, fol
     await runTool('chmod', ['-R', 'u+rwX', tree]);
     await rm(tree, { recursive: true, force: true });
   }
+}
+
+/** The names of files and folders that have extended attributes: capabilities of programs, access lists. */
+async function withAttributes(archive: string): Promise<string[]> {
+  const names: string[] = [];
+  for await (const { path, type, header } of tarMembers(createReadStream(archive)))
+    if ((type === '0' || type === '5') && Buffer.from(header).includes(ATTRIBUTE)) names.push(path);
+  return names;
 }
