@@ -46,7 +46,8 @@ interface ServerRow {
 
 export const SERVER_ROWS: readonly ServerRow[] = [
   { kind: 'web', id: 'load-keep', name: 'nginx, 8 connections', command: '8 keep' },
-  { kind: 'web', id: 'load-close', name: 'nginx, a connection each', command: '8 close' },
+  // One after another, as in network.ts.
+  { kind: 'web', id: 'load-close', name: 'nginx, a connection each', command: '1 close' },
   { kind: 'oltp', id: 'oltp-select', name: 'PostgreSQL, pgbench select-only', command: 'select-only' },
   { kind: 'oltp', id: 'oltp-tpcb', name: 'PostgreSQL, pgbench like TPC-B', command: 'tpcb-like' },
 ];

@@ -78,11 +78,13 @@ int ping(int argc, char **argv) {
 static const char keep_request[] = "GET / HTTP/1.1\r\nHost: guest\r\n\r\n";
 static const char close_request[] = "GET / HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n";
 
-/* Reads what is there of a page; returns 1 at its end. *left is what is missing, -1 before its header. */
-static int read_page(int socket, long *left, int closes) {
+/*
+ * Reads what is there of a page; returns 1 at its end, which its length tells: what becomes of the connection after that
+ * is not waited for. *left is what is missing, -1 before its header.
+ */
+static int read_page(int socket, long *left) {
   ssize_t size = read(socket, chunk, sizeof chunk);
-  if (size < 0 || (size == 0 && !closes)) die("load");
-  if (closes) return size == 0;
+  if (size <= 0) die("load");
   if (*left < 0) {
     char *end = memmem(chunk, (size_t)size, "\r\n\r\n", 4), *length = memmem(chunk, (size_t)size, "Length: ", 8);
     if (!end || !length) die("a page's header in pieces");
@@ -120,7 +122,7 @@ int load(int argc, char **argv) {
     if (started > 0 && time - started > measure) break;
     for (int i = 0; i < count; i++) {
       int one = events[i].data.fd;
-      if (!read_page(one, &left[one], closes)) continue;
+      if (!read_page(one, &left[one])) continue;
       pages++;
       bytes += 4096;
       if (closes) {
