@@ -26,7 +26,7 @@ import { CPU, Exit, VECTOR } from '../state.ts';
 import { buildCarryOf, buildSettle } from '../translator/flags.ts';
 import { buildGetFlags, buildSetFlags } from './flags.ts';
 import { emitArrival, emitHeat, HEAT_FROM_WIDE } from './heat.ts';
-import { importHost } from './host.ts';
+import { exportForRegions, importHost } from './host.ts';
 import { emitJump, emitRemember } from './jumps.ts';
 import { buildReach, buildReachGroup } from './region-access.ts';
 import { type Environment, InterpreterSemantics } from './semantics.ts';
@@ -92,6 +92,7 @@ export function buildInterpreter(
   module.export('carryOf', carry);
   module.export('settle', buildSettle(module, carry));
   module.export('mapped', buildMapped(module, mmu));
+  exportForRegions(module, imports);
   return { bytes: module.encode(), forms, handlers };
 }
 

@@ -1,5 +1,5 @@
 /** What the interpreter calls in TypeScript. Arguments and results are i32; 64-bit values pass through the CPU state. */
-import type { Callee, ModuleBuilder } from '../../wasm/index.ts';
+import { type Callee, call, type I32, type ModuleBuilder } from '../../wasm/index.ts';
 
 /** Parameter counts of the imports; every one returns an i32 unless listed in VOID. */
 export const HOST_SIGNATURES = {
@@ -43,6 +43,19 @@ const VOID: ReadonlySet<string> = new Set([
   'undefinedInstruction',
 ]);
 
+/** What translated code calls too. */
+export const REGION_HOST = [
+  'sseFloat',
+  'x87',
+  'fpu',
+  'rdtsc',
+  'cpuid',
+  'random',
+  'segmentQuery',
+  'loadSegment',
+  'checkCodeSegment',
+] as const satisfies readonly (keyof typeof HOST_SIGNATURES)[];
+
 export type HostImportName = keyof typeof HOST_SIGNATURES;
 export type HostImports = Readonly<Record<HostImportName, Callee>>;
 export type HostImplementation = Readonly<Record<HostImportName, (...args: number[]) => unknown>>;
@@ -56,4 +69,19 @@ export function importHost(module: ModuleBuilder): HostImports {
       VOID.has(name) ? [] : ['i32'],
     );
   return imports as HostImports;
+}
+
+/**
+ * Exports the same under the same names, as functions of the module: the engine compiles code for each module that
+ * imports a function of TypeScript's, none for one that imports a module's.
+ */
+export function exportForRegions(module: ModuleBuilder, imports: HostImports): void {
+  for (const name of REGION_HOST) {
+    const params = Array.from({ length: HOST_SIGNATURES[name] }, () => 'i32' as const);
+    const func = module.func(name, params, ['i32']);
+    const args: I32[] = params.map((type, i) => func.arg(type, i));
+    func.return(call('i32', imports[name], ...args));
+    func.unreachable();
+    module.export(name, func);
+  }
 }

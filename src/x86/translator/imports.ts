@@ -1,6 +1,6 @@
 /** What a region's module imports: the interpreter's own functions, and the host's. */
 import type { Callee, ModuleBuilder, ValType } from '../../wasm/index.ts';
-import { HOST_SIGNATURES, type HostImportName } from '../interpreter/host.ts';
+import { HOST_SIGNATURES, REGION_HOST } from '../interpreter/host.ts';
 
 /** Exported by the interpreter's module (see mmu.ts; interpreter/region-access.ts; flags.ts). */
 export const CORE_SIGNATURES = {
@@ -13,28 +13,17 @@ export const CORE_SIGNATURES = {
   mapped: { params: ['i32', 'i64', 'i32'], results: ['i32'] },
 } as const satisfies Record<string, { params: readonly ValType[]; results: readonly ValType[] }>;
 
-const HOST = [
-  'sseFloat',
-  'x87',
-  'fpu',
-  'rdtsc',
-  'cpuid',
-  'random',
-  'segmentQuery',
-  'loadSegment',
-  'checkCodeSegment',
-] as const;
-type HostName = (typeof HOST)[number] & HostImportName;
+export type RegionImports = Readonly<
+  Record<keyof typeof CORE_SIGNATURES | (typeof REGION_HOST)[number], Callee>
+>;
 
-export type RegionImports = Readonly<Record<keyof typeof CORE_SIGNATURES | HostName, Callee>>;
-
-export const REGION_IMPORTS: readonly string[] = [...Object.keys(CORE_SIGNATURES), ...HOST];
+export const REGION_IMPORTS: readonly string[] = [...Object.keys(CORE_SIGNATURES), ...REGION_HOST];
 
 export function importForRegions(module: ModuleBuilder): RegionImports {
   const imports: Record<string, Callee> = {};
   for (const [name, { params, results }] of Object.entries(CORE_SIGNATURES))
     imports[name] = module.import(name, [...params], [...results]);
-  for (const name of HOST)
+  for (const name of REGION_HOST)
     imports[name] = module.import(
       name,
       Array.from({ length: HOST_SIGNATURES[name] }, () => 'i32' as const),
