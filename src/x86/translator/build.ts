@@ -278,6 +278,10 @@ class RegionBuilder {
           },
           exit: () => this.leaveAt(behind, undone - 1, STATUS.exit),
           behind: () => this.leaveAt(behind, undone - 1, STATUS.transfer),
+          likely: () => {
+            const [target] = block.targets;
+            return target === undefined ? null : this.place(target.address);
+          },
         },
         branch: (condition) => {
           const taken = () => {

@@ -59,6 +59,8 @@ export interface RegionExits {
   exit(): void;
   /** Behind the current instruction. */
   behind(): void;
+  /** Where an indirect branch goes most often; null: not known. */
+  likely(): I64 | null;
 }
 
 /** What is known at a place of a region. */
@@ -617,6 +619,13 @@ export class TranslatorSemantics extends EmittingSemantics {
 
   jumpIf(condition: I32): void {
     this.branch(condition);
+  }
+
+  /** An address of the region's own needs no look. */
+  override checkTarget(va: I64, undo?: () => void): void {
+    const likely = this.exits.likely();
+    if (likely === null) super.checkTarget(va, undo);
+    else this.f.if(i64.ne(va, likely), () => super.checkTarget(va, undo));
   }
 
   jumpTo(va: I64): void {
