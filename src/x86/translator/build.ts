@@ -26,7 +26,8 @@ import { Addresses } from './addresses.ts';
 import type { KnownForms } from './facts.ts';
 import { importForRegions, type RegionImports } from './imports.ts';
 import type { Block, Region } from './region.ts';
-import { RegionState, TranslatorSemantics } from './semantics.ts';
+import { RegionState } from './region-state.ts';
+import { TranslatorSemantics } from './semantics.ts';
 import { emitGraph } from './structure.ts';
 import { chooseLanes, type Facts, factsAtBlocks, withEntryCopies } from './vectors-facts.ts';
 

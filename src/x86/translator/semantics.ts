@@ -6,7 +6,6 @@ import {
   call,
   Displaced,
   type Expr,
-  type Func,
   type I32,
   type I32Like,
   type I64,
@@ -30,104 +29,17 @@ import type { HostFunctions, Place } from '../isa/semantics.ts';
 import type { FloatComparison } from '../isa/sse-semantics.ts';
 import { accessInfo, emitLookup } from '../mmu.ts';
 import { CPU, FLAG, STATUS_FLAGS } from '../state.ts';
-import type { Addresses, Known, Member } from './addresses.ts';
-import { Endings } from './endings.ts';
+import type { Member } from './addresses.ts';
 import type { Access, Facts } from './facts.ts';
-import { type FlagsSnapshot, RegionFlags } from './flags.ts';
 import type { RegionImports } from './imports.ts';
 import { isGeneral, operandSlot, writtenRegisters } from './operands.ts';
-import { VectorState, type Vectors } from './vectors.ts';
-import { effects, type Lane, xmmOf } from './vectors-facts.ts';
+import type { RegionExits, RegionState } from './region-state.ts';
+import { Registers } from './registers.ts';
+import { effects, xmmOf } from './vectors-facts.ts';
 import { VectorSemantics } from './vectors-semantics.ts';
 
 /** Flags that have words of their own (see state.ts). */
 const KEPT_FLAGS = STATUS_FLAGS | FLAG.DF;
-
-/** How a region is left. */
-export interface RegionExits {
-  /** Before the current instruction, with the exception in the exit fields. */
-  fault(): void;
-  /** At a virtual address. */
-  transfer(va: I64): void;
-  /** Before the current instruction, to do it again outside. */
-  retry(): void;
-  /** Before the current instruction, with the status in CPU.accessStatus, if memory could not be reached. */
-  unreached(failed: I32): void;
-  /** To be emitted somewhere before {@link unreached}. */
-  reaching(): void;
-  /** Behind the current instruction, with the reason in the exit fields. */
-  exit(): void;
-  /** Behind the current instruction. */
-  behind(): void;
-  /** Where an indirect branch goes most often; null: not known. */
-  likely(): I64 | null;
-}
-
-/** What is known at a place of a region. */
-export interface Snapshot {
-  readonly flags: FlagsSnapshot;
-  readonly vectors: Vectors;
-  readonly addresses: Known;
-}
-
-/** The variables of a region. */
-export class RegionState {
-  readonly f: Func;
-  readonly cpu: Local<'i32'>;
-  readonly tlb: Local<'i32'>;
-  /** Virtual address of the entry's page: all places in the region count from it. */
-  readonly base: Local<'i64'>;
-  readonly registers: Local<'i64'>[] = [];
-  readonly flags: RegionFlags;
-  readonly vectors: VectorState;
-  readonly endings: Endings;
-  readonly used = new Set<number>();
-  readonly dirty = new Set<number>();
-
-  readonly addresses: Addresses;
-
-  constructor(
-    f: Func,
-    cpu: Local<'i32'>,
-    imports: RegionImports,
-    lanes: readonly Lane[],
-    addresses: Addresses,
-  ) {
-    this.f = f;
-    this.cpu = cpu;
-    this.tlb = f.local('i32');
-    this.base = f.local('i64');
-    for (let i = 0; i < 16; i++) this.registers.push(f.local('i64'));
-    this.flags = new RegionFlags(f, cpu, imports);
-    this.vectors = new VectorState(f, cpu, lanes);
-    this.endings = new Endings(f, cpu, imports);
-    this.addresses = addresses;
-  }
-
-  snapshot(): Snapshot {
-    return {
-      flags: this.flags.snapshot(),
-      vectors: this.vectors.snapshot(),
-      addresses: this.addresses.snapshot(),
-    };
-  }
-
-  restore({ flags, vectors, addresses }: Snapshot): void {
-    this.flags.restore(flags);
-    this.vectors.restore(vectors);
-    this.addresses.restore(addresses);
-  }
-
-  load(registers: Iterable<number>): void {
-    for (const register of registers)
-      this.f.set(this.registers[register]!, i64.load(this.cpu, CPU.regs + register * 8));
-  }
-
-  store(registers: Iterable<number>): void {
-    for (const register of registers)
-      this.f.store(this.cpu, this.registers[register]!, CPU.regs + register * 8);
-  }
-}
 
 export class TranslatorSemantics extends EmittingSemantics {
   readonly host: HostFunctions;
@@ -146,10 +58,7 @@ export class TranslatorSemantics extends EmittingSemantics {
   private readonly branch: (condition: I32 | null) => void;
   private readonly depth: number;
   private readonly direct: boolean;
-  /** Registers are copied when they are read, as they may be set on some paths only. */
-  private readonly copying: boolean;
-  /** Reads of a register since it was last set. */
-  private readonly reads = new Map<number, RegisterRead[]>();
+  private readonly registers: Registers;
   private readonly values = new Map<number, I64>();
 
   constructor(options: {
@@ -175,7 +84,7 @@ export class TranslatorSemantics extends EmittingSemantics {
     this.branch = options.branch;
     this.depth = state.f.depth;
     this.direct = options.direct;
-    this.copying = options.copying;
+    this.registers = new Registers(state, options.copying);
     const { cpu, vectors } = state;
     this.host = {
       ...hostFunctions(cpu, options.imports, (callee, ...args) => this.seen(callee, ...args)),
@@ -221,19 +130,9 @@ export class TranslatorSemantics extends EmittingSemantics {
 
   // --- Registers ---
 
-  private use(register: number): Local<'i64'> {
-    this.state.used.add(register);
-    return this.state.registers[register]!;
-  }
-
   /** The value as it is now, whatever is set later. */
   reg(index: number): I64 {
-    if (this.copying) return this.f.let(this.use(index));
-    const read = new RegisterRead(this.use(index));
-    const reads = this.reads.get(index);
-    if (reads === undefined) this.reads.set(index, [read]);
-    else reads.push(read);
-    return read;
+    return this.registers.read(index);
   }
 
   setReg(index: number, value: I64): void {
@@ -243,24 +142,17 @@ export class TranslatorSemantics extends EmittingSemantics {
 
   addToReg(index: number, constant: number): void {
     this.additions.push({ register: index, displacement: constant });
-    this.writeReg(index, i64.add(this.use(index), constant));
+    this.writeReg(index, i64.add(this.registers.use(index), constant));
   }
 
   private writeReg(index: number, value: I64): void {
     if (this.conditional) this.conditionalChanges = true;
-    const reads = this.reads.get(index);
-    if (reads !== undefined) {
-      const before = this.f.let(this.use(index));
-      for (const read of reads) read.source = before;
-      this.reads.delete(index);
-    }
-    this.f.set(this.use(index), value);
-    this.state.dirty.add(index);
+    this.registers.write(index, value);
   }
 
   regPart(index: number, bits: number): I64 {
     if (bits === 64) return this.reg(index);
-    return this.f.let(this.sext(this.use(index), bits));
+    return this.f.let(this.sext(this.registers.use(index), bits));
   }
 
   setRegPart(index: number, bits: number, value: I64): void {
@@ -272,7 +164,10 @@ export class TranslatorSemantics extends EmittingSemantics {
   private insert(index: number, shift: number, bits: number, value: I64): void {
     const mask = ((1n << BigInt(bits)) - 1n) << BigInt(shift);
     const field = i64.and(shift === 0 ? value : i64.shl(value, shift), i64.const(mask));
-    this.setReg(index, i64.or(i64.and(this.use(index), i64.const(BigInt.asIntN(64, ~mask))), field));
+    this.setReg(
+      index,
+      i64.or(i64.and(this.registers.use(index), i64.const(BigInt.asIntN(64, ~mask))), field),
+    );
   }
 
   /** General register behind a slot: its number, and the bit where the operand starts (8 for AH to BH). */
@@ -283,7 +178,7 @@ export class TranslatorSemantics extends EmittingSemantics {
   private readGeneral(slot: number, bits: number, signed: boolean): I64 {
     const { index, shift } = this.general(slot);
     if (bits === 64) return this.reg(index);
-    const whole = this.use(index);
+    const whole = this.registers.use(index);
     const value = shift === 0 ? whole : i64.shr_u(whole, shift);
     return this.f.let(signed ? this.sext(value, bits) : this.zext(value, bits));
   }
@@ -377,7 +272,7 @@ export class TranslatorSemantics extends EmittingSemantics {
     if (!isGeneral(slot)) return i32.add(this.cpu, slot);
     // A general register has no bytes in memory while it is in a local: through the state's slot.
     const { index } = this.general(slot);
-    this.f.store(this.cpu, this.use(index), CPU.regs + index * 8);
+    this.f.store(this.cpu, this.registers.use(index), CPU.regs + index * 8);
     this.spilled.add(index);
     return i32.add(this.cpu, slot);
   }
@@ -406,7 +301,7 @@ export class TranslatorSemantics extends EmittingSemantics {
       const part = (slot: number): I64 => {
         if (slot === CPU.zero) return i64.const(0);
         if (slot === CPU.page) return this.state.base;
-        return this.use((slot - CPU.regs) >>> 3);
+        return this.registers.use((slot - CPU.regs) >>> 3);
       };
       const index = part(instruction.index);
       const scaled = instruction.scale === 0 ? index : i64.shl(index, instruction.scale);
@@ -687,18 +582,3 @@ const sameAccess = (a: Access, b: Access): boolean =>
   a.write === b.write &&
   a.place?.register === b.place?.register &&
   a.place?.displacement === b.place?.displacement;
-
-/** What a register held when it was read: its own local as long as that is so, else a copy. */
-class RegisterRead implements Expr<'i64'> {
-  readonly type = 'i64';
-  readonly stable = true;
-  source: Local<'i64'>;
-
-  constructor(source: Local<'i64'>) {
-    this.source = source;
-  }
-
-  write(out: Parameters<Expr['write']>[0]): void {
-    this.source.write(out);
-  }
-}
