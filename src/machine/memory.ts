@@ -6,6 +6,8 @@
  * host nothing.
  */
 
+import { type Copier, makeCopier } from './copier.ts';
+
 export const PAGE_SHIFT = 12;
 export const PAGE_SIZE = 4096;
 /** The largest machine: 4 GiB less one WebAssembly page, so that an end address still fits 32 bits. */
@@ -24,6 +26,8 @@ export class Memory {
   readonly size: number;
   /** What another thread is given to see the same bytes. */
   readonly wasm: WebAssembly.Memory;
+  /** Made when it is first needed. */
+  private copier: Copier | null = null;
 
   constructor(wasm: WebAssembly.Memory) {
     this.wasm = wasm;
@@ -74,6 +78,12 @@ export class Memory {
   write64(address: number, value: bigint): void {
     this.write32(address, Number(value & 0xffffffffn));
     this.write32(address + 4, Number((value >> 32n) & 0xffffffffn));
+  }
+
+  /** Copies bytes from one linear address to another; the two may overlap, and lie as they like. */
+  copy(to: number, from: number, length: number): void {
+    this.copier ??= makeCopier(this.wasm, this.size);
+    this.copier(to, from, length);
   }
 
   /** The bytes of one frame, as a view. */

@@ -73,15 +73,14 @@ export class Packet implements Offload {
 
   /** Copies a part of it. @param from bytes from its start @param length no further than its end */
   copyPart(address: number, from: number, length: number): void {
-    const { addresses, lengths } = this;
-    const { u8 } = this.memory;
+    const { addresses, lengths, memory } = this;
     let index = 0;
     let skip = from;
     while (index < lengths.length && skip >= lengths[index]!) skip -= lengths[index++]!;
     for (let at = address, left = length; left > 0; index++) {
       const start = addresses[index]! + skip;
       const size = Math.min(lengths[index]! - skip, left);
-      u8.copyWithin(at, start, start + size);
+      memory.copy(at, start, size);
       at += size;
       left -= size;
       skip = 0;

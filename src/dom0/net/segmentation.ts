@@ -82,8 +82,8 @@ export class Segmentation {
       const size = Math.min(gsoSize, length - from);
       const last = from + size === length;
       const to = this.part;
-      u8.copyWithin(to, this.whole, this.whole + header);
-      u8.copyWithin(to + header, this.whole + from, this.whole + from + size);
+      this.memory.copy(to, this.whole, header);
+      this.memory.copy(to + header, this.whole + from, size);
       const tcp = to + transport;
       put32(u8, tcp + TCP_SEQ, (seq + from - header) >>> 0);
       u8[tcp + TCP_FLAGS] = flags & (last ? 0xff : ~FIN_PSH) & (count === 0 ? 0xff : ~CWR);

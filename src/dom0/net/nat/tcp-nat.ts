@@ -3,6 +3,7 @@
  * and what comes out of one goes into the other. Neither is read faster than the other can be written.
  */
 import { formatIpv4, parseIpv4 } from '../addresses.ts';
+import { copied } from '../bytes.ts';
 import type { HostListener, HostNetwork, HostTcp, HostTcpEvents } from './host.ts';
 import { mayForward } from './policy.ts';
 import type { TcpConnection } from './tcp/connection.ts';
@@ -75,7 +76,7 @@ class Pair {
     onData: (bytes) => {
       const { length } = bytes;
       const done = () => this.connection?.consumed(length);
-      if (this.socket) this.socket.write(bytes.slice(), done);
+      if (this.socket) this.socket.write(copied(bytes), done);
       else done();
     },
     onEnd: () => this.socket?.end(),
