@@ -3,7 +3,7 @@ import type { Domain } from './domain.ts';
 import type { Place, SavedDomain } from './domain-save.ts';
 import { GRANT_ENTRY_V1 } from './public/grant_table.ts';
 import { SCHEDOP, SHUTDOWN } from './public/sched.ts';
-import { HYPERVISOR } from './public/xen.ts';
+import { HYPERVISOR, VIRQ } from './public/xen.ts';
 import { hypercall, mov, PAGE, store, type TestSystem, testGuest, testSystem, va } from './testing.ts';
 
 /** inc qword [data]; jmp back */
@@ -57,6 +57,34 @@ const word = ({ memory }: TestSystem, domain: Domain, mfn: number) =>
   Number(memory.read64(domain.memory.linear(mfn)));
 
 describe('a saved domain', () => {
+  it('does not change while it is read, whatever time goes by', () => {
+    const system = testSystem();
+    const { control } = system.hypervisor;
+    const guest = testGuest(system, [
+      ...hypercall(HYPERVISOR.set_timer_op, 1_500_000_000),
+      ...hypercall(HYPERVISOR.sched_op_compat, SCHEDOP.block),
+      ...store(va(PAGE.data)),
+    ]);
+    guest.vcpu.period = 0;
+    guest.domain.events.bindVirq(VIRQ.TIMER, 0);
+    const { vcpu, domain } = guest;
+    while (!vcpu.blocked) run(system, 1);
+    control.pauseDomain(domain.id);
+    const { saved, places } = control.saveDomain(domain.id);
+    const bytes = () => places.map(([address, length]) => system.memory.u8.slice(address, address + length));
+    const before = bytes();
+    system.clock.now += 5_000_000_000;
+    run(system, 3);
+    expect(bytes()).toEqual(before);
+    expect(vcpu.blocked).toBe(true);
+    expect(saved.state.vcpus[0]).toMatchObject({ blocked: true, timer: 1_500_000_000 });
+    // What is written out once more says the same of its timer; then it fires.
+    expect(control.saveDomain(domain.id).saved.state.vcpus[0]!.timer).toBe(1_500_000_000);
+    control.unpauseDomain(domain.id);
+    run(system, 3);
+    expect(vcpu.blocked).toBe(false);
+  });
+
   it('goes on where it was, on another machine and more than once', () => {
     const system = testSystem();
     const guest = testGuest(system, COUNT, 2);

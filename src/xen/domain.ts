@@ -52,6 +52,8 @@ export class Domain {
   dying = false;
   /** Null: its hypercalls are not traced. */
   tracer: Tracer | null = null;
+  /** Timers that do not fire for now, and the domain's time at which they would; null: all do. */
+  private held: Map<Timer, number> | null = null;
 
   constructor(hypervisor: Hypervisor, id: number, uuid: Uint8Array, parts: (domain: Domain) => DomainParts) {
     this.hypervisor = hypervisor;
@@ -75,14 +77,37 @@ export class Domain {
   }
 
   /** The domain's time at which a timer fires; null: it is not set. */
-  guestDeadline({ deadline }: Timer): number | null {
-    return Number.isFinite(deadline) ? deadline + this.timeOffset : null;
+  guestDeadline(timer: Timer): number | null {
+    const { deadline } = timer;
+    return Number.isFinite(deadline) ? deadline + this.timeOffset : (this.held?.get(timer) ?? null);
   }
 
   setGuestDeadline(timer: Timer, deadline: number | null): void {
     const { timers } = this.hypervisor;
     if (deadline === null) timers.cancel(timer);
     else timers.set(timer, deadline - this.timeOffset);
+  }
+
+  /**
+   * No timer of it fires until {@link releaseTimers}: one that did would set a port pending in its memory, which is
+   * being read, but no longer in its state, which was read before.
+   */
+  holdTimers(): void {
+    const { timers } = this.hypervisor;
+    const held = this.held ?? new Map<Timer, number>();
+    const own = this.vcpus.flatMap((vcpu) => [vcpu.timer, vcpu.pollTimer]);
+    for (const timer of [...own, ...this.watchdogs.timers]) {
+      const deadline = this.guestDeadline(timer);
+      if (deadline !== null) held.set(timer, deadline);
+      timers.cancel(timer);
+    }
+    this.held = held;
+  }
+
+  releaseTimers(): void {
+    const { held } = this;
+    this.held = null;
+    for (const [timer, deadline] of held ?? []) this.setGuestDeadline(timer, deadline);
   }
 
   cpu(vcpu: number): Cpu {

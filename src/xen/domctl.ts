@@ -143,12 +143,15 @@ export class Control {
 
   /**
    * A domain as it is now, without the contents of its memory, and where those are (domain-save.ts). It must be paused,
-   * and stay so until they have been read. EBUSY: it shares memory or channels with another guest
+   * and stay so until they have been read; until it is unpaused its timers stand still. EBUSY: it shares memory or
+   * channels with another guest
    */
   saveDomain(domid: number): { saved: SavedDomain; places: Place[] } {
     const domain = this.need(domid);
     if (domain.pauseCount === 0) throw new HypercallError(ERRNO.EINVAL, 'the domain runs');
-    return saveDomain(domain);
+    const parts = saveDomain(domain);
+    domain.holdTimers();
+    return parts;
   }
 
   /** Begins to make a domain of a saved one: paused, with memory that is to be filled at those places. */
@@ -180,6 +183,7 @@ export class Control {
     publishWallclock(domain);
     // Its watchdogs are not to take the time for which it stood still for a hang.
     for (const vcpu of domain.vcpus) vcpu.publishTime(this.hypervisor.now(), PVCLOCK.GUEST_STOPPED);
+    domain.releaseTimers();
     domain.unpause();
   }
 

@@ -16,7 +16,7 @@ export const WATCHDOGS = 2;
 /** A domain's watchdog timers: one that fires ends the domain. Identifiers start with 1. */
 export class Watchdogs {
   private readonly domain: Domain;
-  private readonly timers: readonly Timer[];
+  readonly timers: readonly Timer[];
   private readonly inUse: boolean[] = new Array(WATCHDOGS).fill(false);
 
   constructor(domain: Domain) {
