@@ -36,15 +36,18 @@ export class Recorder {
     return this.cpu === cpu;
   }
 
-  /** @returns false: not now */
-  start(cpu: Cpu): boolean {
+  /** Whether a recording of the CPU's may begin now. */
+  free(cpu: Cpu): boolean {
     // One that has not begun gives way: its CPU may be idle.
     if (this.cpu === cpu || (this.cpu !== null && this.length > 0)) return false;
     const last = this.recordings.find((each) => each.cpu === cpu);
-    if (last !== undefined && cpu.number(CPU.instructions) < last.at + PAUSE) return false;
+    return last === undefined || cpu.number(CPU.instructions) >= last.at + PAUSE;
+  }
+
+  /** Only if {@link free}. */
+  start(cpu: Cpu): void {
     this.cpu = cpu;
     this.length = 0;
-    return true;
   }
 
   /** Ends a recording of a CPU that is no more. */

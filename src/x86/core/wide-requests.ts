@@ -16,6 +16,8 @@ const WAITING = 256;
 /** Most recordings that a wide region is made from; how often one is made anew. */
 const TRACES = 4;
 const REMAKES = 3;
+/** So many that were recorded wait for the compiler: nothing more is recorded, which would only slow down the CPU. */
+const AHEAD = 2;
 
 interface Waiting {
   readonly request: Request;
@@ -67,7 +69,17 @@ export class WideRequests {
     const waiting = this.queue.find((each) => each.cpu === cpu && addressOf(each) === address);
     if (waiting === undefined) return false;
     waiting.arrivals++;
-    return !this.recorder.has(cpu, address) && this.recorder.start(cpu);
+    if (!this.recorder.free(cpu) || this.recorder.has(cpu, address) || this.recorded(AHEAD)) return false;
+    this.recorder.start(cpu);
+    return true;
+  }
+
+  /** Whether so many of those that wait were recorded. */
+  private recorded(count: number): boolean {
+    let found = 0;
+    for (const waiting of this.queue)
+      if (this.recorder.has(waiting.cpu, addressOf(waiting)) && ++found >= count) return true;
+    return false;
   }
 
   /** Of those that were recorded, the one that the CPU comes to most, with recordings. */
