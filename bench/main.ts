@@ -218,6 +218,10 @@ try {
     const missing = await server.prepare(ioImages);
     if (missing !== null) notes.push(missing);
   }
+  if (keeps && probe.rowCount > 0 && options.rounds > 1)
+    notes.push(
+      'what we translate in the first round is kept on disk; the others find it, and the medians are theirs',
+    );
   const errors: string[] = [];
 
   const visit = async (peer: Peer, round: number, label: string) => {
@@ -230,23 +234,42 @@ try {
     }
     if (!wantBoot && probe.rowCount === 0) return;
     const own = peer.system === 'ours' || peer.system === 'interpreter';
-    // Every round's first boot is one that finds nothing; the second finds what the first has left.
-    const translations =
-      own && keeps ? join(images.folder, `translations-${round}-${peer.system}`) : undefined;
-    if (translations !== undefined) mkdirSync(translations);
-    await withSystem(images, peer, translations, async (system, started, shell) => {
-      if (wantBoot) boot.atShell(system, peer, started, shell);
-      if (wantBoot) say(`${label}: at the shell after ${((shell - started) / 1000).toFixed(1)} s`);
-      if (wantBoot && wantAgain && !own) boot.atShellAgain(system, peer, started, shell);
-      if (wantIdle && round === 0) await boot.watchIdle(system, peer, options.idleSeconds);
+    const again = wantBoot && wantAgain;
+    const measure = async (system: System) => {
       if (probe.rowCount > 0) await probe.runIn(system, peer, label);
-    });
-    if (wantBoot && wantAgain && own)
-      await withSystem(images, peer, translations, async (system, started, shell) => {
-        boot.atShellAgain(system, peer, started, shell);
-        say(`${label}: at the shell again after ${((shell - started) / 1000).toFixed(1)} s`);
+    };
+    const boots = async (system: System, started: number, shell: number) => {
+      if (!wantBoot) return;
+      boot.atShell(system, peer, started, shell);
+      say(`${label}: at the shell after ${((shell - started) / 1000).toFixed(1)} s`);
+      if (again && !own) boot.atShellAgain(system, peer, started, shell);
+      if (wantIdle && round === 0) await boot.watchIdle(system, peer, options.idleSeconds);
+    };
+    if (!own || !keeps) {
+      await withSystem(images, peer, undefined, async (system, started, shell) => {
+        await boots(system, started, shell);
+        await measure(system);
       });
-    if (translations !== undefined) rmSync(translations, { recursive: true, force: true });
+      return;
+    }
+    if (wantBoot) {
+      // A round's first boot is one that finds nothing; the second finds what the first has left.
+      const fresh = join(images.folder, `translations-${round}-${peer.system}`);
+      mkdirSync(fresh);
+      await withSystem(images, peer, fresh, boots);
+      if (again)
+        await withSystem(images, peer, fresh, async (system, started, shell) => {
+          boot.atShellAgain(system, peer, started, shell);
+          say(`${label}: at the shell again after ${((shell - started) / 1000).toFixed(1)} s`);
+        });
+      rmSync(fresh, { recursive: true, force: true });
+    }
+    if (probe.rowCount === 0) return;
+    // What one round has left the next one finds, as on a machine in use.
+    const kept = join(images.folder, `translations-${peer.system}`);
+    mkdirSync(kept, { recursive: true });
+    await withSystem(images, peer, kept, measure);
+    if (round + 1 === options.rounds) rmSync(kept, { recursive: true, force: true });
   };
 
   const busy = loadavg()[0]!;
