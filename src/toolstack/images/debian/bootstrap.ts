@@ -22,8 +22,8 @@ const LEFT_OUT = [
   ...['exclude=/usr/share/man/*', 'exclude=/usr/share/locale/*', 'exclude=/usr/share/info/*'],
   ...['exclude=/usr/share/doc/*', 'include=/usr/share/doc/*/copyright'],
 ];
-/** Where the script waits in the new tree. */
-const SETUP = '/var/tmp/xenolith-setup';
+/** Where the script waits in the new tree: a container's may have no folders but this one. */
+const SETUP = '/.xenolith-setup';
 
 export interface Bootstrap {
   readonly apt: AptSettings;
@@ -82,7 +82,10 @@ export async function bootstrap(recipe: Bootstrap, target: string, progress: Pro
   });
   if (status === 0) return;
   if (/unable to pick chroot mode/.test(errors)) throw new ImageError(withoutRoot());
-  throw new ImageError(`the system cannot be put together: ${complaint(errors, 'mmdebstrap failed')}`);
+  // Who fails says what was wrong; then those who had started it say that it failed.
+  const first = errors.split('\n').find((line) => line.startsWith('E: '));
+  const what = first?.split('E: ').at(-1)?.trim() || complaint(errors, 'mmdebstrap failed');
+  throw new ImageError(`the system cannot be put together: ${what}`);
 }
 
 /** What somebody who is not root needs: ids that stand for a system's users (subuid(5)). */

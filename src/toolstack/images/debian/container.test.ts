@@ -165,6 +165,20 @@ describe('a container image', () => {
     expect(await flattened(await archive(files))).toEqual({ bin: null, 'bin/sh': 'shell' });
   });
 
+  it('has no devices, which only root could make', async () => {
+    const fifo = join(folder, 'layer/pipe');
+    await mkdir(dirname(fifo));
+    execFileSync('mkfifo', [fifo]);
+    const bytes = execFileSync('tar', ['-C', dirname(fifo), '-cf', '-', 'pipe']);
+    // From a FIFO to a character device: its type, and the sum that goes with it.
+    bytes[156] = '3'.charCodeAt(0);
+    const sum = Number.parseInt(bytes.toString('latin1', 148, 154), 8) + 3 - 6;
+    bytes.write(sum.toString(8).padStart(6, '0'), 148);
+    await rm(dirname(fifo), { recursive: true });
+    const image = await saved(bytes, await layer({ 'dev/shm/x': '1', a: '1' }));
+    expect(await flattened(image)).toEqual({ dev: null, a: '1' });
+  });
+
   it('keeps permissions', async () => {
     const root = join(folder, 'layer');
     await mkdir(root);

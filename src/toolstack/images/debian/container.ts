@@ -125,6 +125,11 @@ interface Decided {
   readonly directory: boolean;
 }
 
+/** Devices, and what is in /dev, are the kernel's business. Nobody but root could unpack them. */
+function isDevice(name: string, type: string): boolean {
+  return type === '3' || type === '4' || name.startsWith('dev/');
+}
+
 /**
  * Which entries are left: goes through the layers from the top, and then copies from the bottom, so that the targets of
  * hard links come before them.
@@ -140,6 +145,7 @@ async function merge(layers: readonly string[], output: string): Promise<void> {
       const name = cleanName(path);
       const base = name.slice(name.lastIndexOf('/') + 1);
       const above = dirname(name);
+      if (isDevice(name, type)) continue;
       if (base === OPAQUE) here.push([above, layer]);
       else if (base.startsWith(WHITEOUT)) here.push([join(above, base.slice(WHITEOUT.length)), layer]);
       else if (!hidden(name, layer, gone, decided)) entries.push([name, type === '5']);
