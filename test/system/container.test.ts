@@ -13,8 +13,11 @@ import { xenolith } from './cli.ts';
 const folder = mkdtempSync(join(tmpdir(), 'xenolith-container-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-/** A tar file of some files; "-> x" is a symbolic link, null a folder. The same each time: the disk is in the cache. */
-function tar(files: Readonly<Record<string, string | Uint8Array | null>>): Buffer {
+/** Contents of files; "-> x" is a symbolic link, null a folder. */
+type Tree = Readonly<Record<string, string | Uint8Array | null>>;
+
+/** As a tar file, the same each time: then the disk is in the cache. */
+function tar(files: Tree): Buffer {
   const root = mkdtempSync(join(folder, 'tree-'));
   for (const [name, content] of Object.entries(files)) {
     const path = join(root, name);
@@ -58,7 +61,7 @@ it('starts from its files, over each other as its layers say, with the modules o
     'poweroff',
     'sed',
   ];
-  const layers = [
+  const trees: Tree[] = [
     {
       'bin/busybox': files.get('busybox')!,
       ...Object.fromEntries(applets.map((name) => [`bin/${name}`, busybox])),
@@ -66,7 +69,8 @@ it('starts from its files, over each other as its layers say, with the modules o
       ...{ dev: null, proc: null, sys: null, run: null, tmp: null, lib: null },
     },
     { 'etc/.wh.gone': '', 'srv/layer': 'the upper', 'srv/more': 'x' },
-  ].map((tree) => gzipSync(tar(tree)));
+  ];
+  const layers = trees.map((tree) => gzipSync(tar(tree)));
 
   const digest = (bytes: Uint8Array | string) => createHash('sha256').update(bytes).digest('hex');
   const describe = (bytes: Uint8Array | string) => ({ digest: `sha256:${digest(bytes)}` });
