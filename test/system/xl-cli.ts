@@ -57,6 +57,8 @@ export class Going {
 export class XlUser {
   readonly folder = mkdtempSync(join(tmpdir(), 'xenolith-xl-'));
   readonly env: NodeJS.ProcessEnv = { ...process.env, XENOLITH_DIR: join(this.folder, 'run') };
+  /** Commands, and their options, that were run: "list", "list -l". */
+  readonly used = new Set<string>();
   private readonly going: Going[] = [];
 
   /** Runs a command to its end, with `input` piped in. */
@@ -75,6 +77,7 @@ export class XlUser {
   }
 
   start(args: readonly string[]): Going {
+    this.note(args);
     const command = new Going(process.execPath, [XL_MAIN, ...args], this.env);
     this.going.push(command);
     return command;
@@ -82,10 +85,17 @@ export class XlUser {
 
   /** Runs a line of shell on a terminal, in which "xl" is ours. */
   onTerminal(line: string): Going {
+    for (const [, words] of line.matchAll(/\bxl ([^;|]+)/g)) this.note(words!.split(' '));
     const xl = `xl() { ${process.execPath} ${XL_MAIN} "$@"; }`;
     const command = new Going('script', ['-q', '-c', `${xl}; ${line}`, '/dev/null'], this.env);
     this.going.push(command);
     return command;
+  }
+
+  private note([command, ...words]: readonly string[]): void {
+    if (command === undefined) return;
+    this.used.add(command);
+    for (const word of words) if (word.startsWith('-')) this.used.add(`${command} ${word}`);
   }
 
   /** Asks again and again until a command's output is as expected. */

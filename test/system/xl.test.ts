@@ -17,6 +17,26 @@ const HEAD = 'Name                                        ID   Mem VCPUs\tState\
 const SHELL = 'guests/shell.cfg';
 const PROMPT = /xenolith:~# /;
 
+/** What is driven here from end to end; only where something else is the subject, other tests go another way in. */
+const TRANSCRIPT = [
+  ...['create', 'create -c', 'create -p', 'list', 'list -l', 'list -v', 'list --long', 'console', 'shutdown'],
+  ...[
+    'reboot',
+    'destroy',
+    'pause',
+    'unpause',
+    'rename',
+    'domid',
+    'domname',
+    'info',
+    'dmesg',
+    'top',
+    'uptime',
+  ],
+  ...['vcpu-list', 'vcpu-pin', 'vcpu-set', 'mem-set', 'mem-max', 'sysrq', 'trigger', 'config-update'],
+  ...['dump-core', 'sched-bvt', 'sched-bvt -d', 'sched-bvt -c', 'fork', 'save', 'restore', 'daemon'],
+];
+
 /** A line of `xl list`. */
 function row(name: string, state: string, mem = '\\d+'): RegExp {
   return new RegExp(`^${name} +\\d+ +${mem} +\\d+     ${state} +\\d+\\.\\d$`, 'm');
@@ -157,6 +177,10 @@ describe('a domain of Debian’s kernel', () => {
       max_vcpus: 1,
     });
     const { uuid } = long.config.c_info;
+    expect(JSON.parse(await user.xl('list', '--long', 'a', domid))).toHaveLength(2);
+    expect(lines(await user.xl('list', '0', 'a')).map((line) => line.split(' ')[0])).toEqual([
+      ...['Name', 'Domain-0', 'a', ''],
+    ]);
     expect(await user.xl('list', '-v', 'a')).toContain(` ${uuid}        -                -\n`);
     expect(await user.xl('vm-list')).toContain(`${uuid}  ${domid}    a`);
     const info = await user.xl('info');
@@ -201,6 +225,7 @@ describe('a domain of Debian’s kernel', () => {
     await user.until(['list', 'a'], row('a', '-b----'));
 
     // What the guest has to do with it.
+    const core = join(user.folder, 'core');
     await user.xl('sysrq', 'a', 'h');
     await console.sees(/sysrq: HELP/);
     await user.xl('trigger', 'a', 'nmi');
@@ -228,7 +253,26 @@ describe('a domain of Debian’s kernel', () => {
     await user.xl('destroy', 'a-2');
     console.type('echo still $((6 * 9))\n');
     await console.sees(/^still 54/m);
-    const core = join(user.folder, 'core');
+
+    // Into a file and back: what it was doing goes on, under the same name and another number.
+    const saved = join(user.folder, 'saved');
+    console.type('SINCE=before\n');
+    await user.xl('save', '-c', 'a', saved);
+    console.type('echo goes $((6 * 10))\n');
+    await console.sees(/^goes 60/m);
+    expect(await user.run(['save', 'a', saved])).toMatchObject({ status: 0, stderr: `Saving to ${saved}\n` });
+    expect((await console.ended).status).toBe(0);
+    expect((await other.ended).status).toBe(0);
+    await fails(['domid', 'a'], 1, "Can't get domid");
+    await fails(['restore', core], 1, /No such file|no such file/);
+    await user.xl('restore', '-p', saved);
+    expect(await user.xl('list', 'a')).toMatch(row('a', '-[b-]p---', '144'));
+    const restored = (await user.xl('domid', 'a')).trim();
+    expect(restored).not.toBe(domid);
+    const back = user.start(['console', 'a']);
+    await user.xl('unpause', 'a');
+    back.type('echo $SINCE $((6 * 11))\n');
+    await back.sees(/^before 66/m);
     await user.xl('dump-core', 'a', core);
     expect(statSync(core).size).toBeGreaterThan(144 << 20);
     expect([...head(core, 4)]).toEqual([0x7f, 0x45, 0x4c, 0x46]);
@@ -238,10 +282,9 @@ describe('a domain of Debian’s kernel', () => {
     const down = await user.run(['shutdown', '-w', 'a']);
     expect(down).toMatchObject({ status: 0 });
     expect(down.stderr).toMatch(/^Shutting down domain \d+\nWaiting for 1 domains\nDomain \d+ has been /);
-    expect((await console.ended).status).toBe(0);
-    expect((await other.ended).status).toBe(0);
+    expect((await back.ended).status).toBe(0);
     await user.until(['list', 'a'], row('a', '[r-][b-]----', '128'));
-    expect(await user.xl('domid', 'a')).not.toBe(`${domid}\n`);
+    expect(await user.xl('domid', 'a')).not.toBe(`${restored}\n`);
     const second = user.start(['console', 'a']);
     await second.sees(PROMPT);
     expect(await user.xl('reboot', '-w', '-w', 'a')).toBe('');
@@ -364,6 +407,10 @@ describe('the daemon', () => {
     expect(next.stdout).not.toContain('lost');
     expect((await user.run(['list'])).stderr).toBe('');
     expect(readFileSync(join(user.env['XENOLITH_DIR']!, 'daemon.log'), 'utf8')).toContain('was killed');
+  });
+
+  it('was asked for everything that xl can be asked for', () => {
+    expect(TRANSCRIPT.filter((command) => !user.used.has(command))).toEqual([]);
   });
 
   it('ends when it is told to; with domains only by force', async () => {

@@ -155,7 +155,11 @@ export const DOMAIN_0 = 0;
  * @returns null if there is none
  */
 export async function findDomain(toolstack: Toolstack, qualifier: string): Promise<DomainInfo | null> {
-  const domains = await toolstack.list();
+  return domainOf(await toolstack.list(), qualifier);
+}
+
+/** The same, of domains that are known. */
+export function domainOf(domains: readonly DomainInfo[], qualifier: string): DomainInfo | null {
   const byNumber = /^\d{1,10}$/.test(qualifier);
   return (
     domains.find(({ domid, name }) => (byNumber ? domid === Number(qualifier) : name === qualifier)) ?? null

@@ -59,8 +59,13 @@ export type Run = (context: XlContext, args: Arguments) => Promise<number | unde
 export async function needDomain(context: XlContext, qualifier: string): Promise<DomainInfo> {
   const found = await findDomain(await context.toolstack(), qualifier);
   if (found) return found;
-  if (/^\d+$/.test(qualifier)) throw new XlError(`Domain ${qualifier} does not exist.`);
-  throw new XlError(`${qualifier} is an invalid domain identifier (rc=-6)`);
+  throw /^\d+$/.test(qualifier)
+    ? new XlError(`Domain ${qualifier} does not exist.`)
+    : unknownDomain(qualifier);
+}
+
+export function unknownDomain(name: string): XlError {
+  return new XlError(`${name} is an invalid domain identifier (rc=-6)`);
 }
 
 /** A whole number that an operand is. @throws XlError */

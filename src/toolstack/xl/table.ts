@@ -65,7 +65,7 @@ export const COMMANDS: readonly Command[] = [
   {
     name: 'list',
     summary: 'Lists domains',
-    synopsis: '[options] [DOMAIN]',
+    synopsis: '[options] [DOMAIN ...]',
     help: `-l, --long              Everything, as JSON.
 -v, --verbose           Identifiers and reasons of shutdowns, too.
 -Z, --context           Security labels, too.

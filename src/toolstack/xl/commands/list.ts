@@ -1,23 +1,24 @@
 /** xl list, vm-list, domid, domname, uptime, vcpu-list: what there is. */
 import type { DomainInfo, VcpuInfo } from '../../api/model.ts';
 import { SHUTDOWN_REASONS } from '../../api/names.ts';
-import { findDomain } from '../../api/toolstack.ts';
-import { needDomain, type Run, type XlContext, XlError } from '../context.ts';
+import { domainOf } from '../../api/toolstack.ts';
+import { needDomain, type Run, unknownDomain, type XlContext, XlError } from '../context.ts';
 
 /** As libxl has it: one letter for each reason, in the order of SHUTDOWN_*. */
 const REASON_LETTERS = '-rscwS';
 
 export const list: Run = async (context, args) => {
   const toolstack = await context.toolstack();
-  const [qualifier, ...more] = args.operands;
-  if (more.length > 0) throw new XlError('', 1);
-  let domains: DomainInfo[];
-  if (qualifier === undefined) {
-    domains = await toolstack.list();
-  } else {
-    const found = await findDomain(toolstack, qualifier);
-    if (!found && /^\d+$/.test(qualifier)) throw new XlError(`Error: Domain '${qualifier}' does not exist.`);
-    domains = [found ?? (await needDomain(context, qualifier))];
+  let domains = await toolstack.list();
+  if (args.operands.length > 0) {
+    const all = domains;
+    domains = args.operands.map((qualifier) => {
+      const found = domainOf(all, qualifier);
+      if (found) return found;
+      throw /^\d+$/.test(qualifier)
+        ? new XlError(`Error: Domain '${qualifier}' does not exist.`)
+        : unknownDomain(qualifier);
+    });
   }
   if (args.has('l')) {
     const { domainJson, indented } = await import('../json.ts');
