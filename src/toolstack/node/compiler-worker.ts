@@ -37,6 +37,8 @@ compiler.optimise = compileOptimised;
 const names: string[] = [];
 /** Of no stored batch. */
 const NEW = -1;
+/** For how long, ms, the store's index is read while others wait. */
+const INDEX_MS = 100;
 /** Regions that may still be handed to other processors: those that sleep have to keep them until they look. */
 const shareable = { regions: 4096 };
 
@@ -60,14 +62,25 @@ function load(from: TranslationStore, name: string): WebAssembly.Module | null {
   }
 }
 
+/** What was used last comes first; between the others there is time for requests. */
+function tellIndex(index: ReturnType<TranslationStore['index']>): void {
+  const until = performance.now() + INDEX_MS;
+  for (let next = index.next(); !next.done; next = index.next()) {
+    const { name, regions } = next.value;
+    tell({ id: STORED, batch: names.push(name) - 1, module: null, regions });
+    if (performance.now() < until) continue;
+    setImmediate(tellIndex, index);
+    return;
+  }
+  tell({ id: STORED, batch: NEW, module: null, regions: [] });
+}
+
 if (store !== null) {
   compiler.onCompiled = (bytes, regions, module) => {
     const image = regions.some(({ wide }) => wide) ? images.take(module) : new Uint8Array();
     if (image !== null) store.save({ module: bytes, regions, image });
   };
-  for (const { name, regions } of store.index())
-    tell({ id: STORED, batch: names.push(name) - 1, module: null, regions });
-  tell({ id: STORED, batch: NEW, module: null, regions: [] });
+  tellIndex(store.index());
 }
 for (const port of ports)
   port.on('message', (request: CompilerRequest) => {

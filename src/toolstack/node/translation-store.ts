@@ -42,11 +42,11 @@ export interface Limits {
   readonly directory: number;
   /** Bytes that one run adds. */
   readonly run: number;
-  /** Regions that are read at the start. */
+  /** Regions of which the first part is read. */
   readonly regions: number;
 }
 
-const LIMITS: Limits = { directory: 512 << 20, run: 128 << 20, regions: 4096 };
+const LIMITS: Limits = { directory: 512 << 20, run: 128 << 20, regions: 16_384 };
 
 const MAGIC = 'XENOLT02';
 /** Offsets: the hash of lengths and index; lengths of the four parts; the first of them. Two parts are the index. */

@@ -16,6 +16,7 @@ export interface Translation extends StoredRegion {
 
 /** Translations of one module that was made elsewhere or by an earlier run. */
 export interface Batch {
+  /** By which it is asked for; below 0: it cannot be. */
   readonly number: number;
   /** null: it has to be asked for. */
   module: WebAssembly.Module | null;
@@ -23,6 +24,10 @@ export interface Batch {
   /** What it is to be installed for, once the module is there. Not empty: it was asked for. */
   waiting: Request[];
 }
+
+/** Its module is there, or can be asked for: it need not have a slot. */
+export const comesAgain = ({ batch }: Translation): boolean =>
+  batch !== null && (batch.module !== null || batch.number >= 0);
 
 /** Of those for the same code, the one of the highest rank is used. */
 export const rankOf = ({ wide, remakes }: Translation): number => (wide ? 1 + remakes : 0);

@@ -30,6 +30,7 @@ import type { Recorder } from './recorder.ts';
 import {
   type Batch,
   codePlace,
+  comesAgain,
   entryOffset,
   type Request,
   rankOf,
@@ -52,6 +53,8 @@ const JOBS = 2;
 /** Most regions that are kept; of these, most that are installed nowhere: their code was written over, or is gone. */
 const REGIONS = 8192;
 const IDLE_REGIONS = 1024;
+/** Most regions of others that are known: their modules come when they are first of use. */
+const KNOWN_REGIONS = 16384;
 
 /** Where translations came from. */
 export class TranslationCounts {
@@ -109,6 +112,7 @@ export class Translations {
   private readonly idle = new Set<Translation>();
   /** Slots of the table that are free again. */
   private readonly free: number[] = [];
+  /** Regions that have slots. */
   private count = 0;
   private nextJob = STORED + 1;
   private readonly counts: TranslationCounts;
@@ -287,7 +291,10 @@ export class Translations {
     const plain = new WebAssembly.Instance(module, { env: this.imports }).exports;
     const exports = this.verifier?.wrap(module, plain, regions) ?? plain;
     for (const [i, translation] of translations.entries()) {
+      // It stayed when others of its batch went.
+      if (translation.slot >= 0) continue;
       translation.slot = this.slot();
+      this.count++;
       this.table.set(translation.slot, exports[regionName(i)]);
       this.bySlot.set(translation.slot, translation);
     }
@@ -304,12 +311,15 @@ export class Translations {
     if (this.idle.size <= IDLE_REGIONS) return;
     const [oldest] = this.idle;
     this.idle.delete(oldest!);
-    this.unlearn(oldest!);
-    this.discard(oldest!.slot);
+    this.discard(oldest!);
+    if (!comesAgain(oldest!)) this.unlearn(oldest!);
   }
 
-  private discard(slot: number): void {
+  private discard(translation: Translation): void {
+    const { slot } = translation;
     if (slot < 0) return;
+    translation.slot = -1;
+    this.count--;
     this.table.set(slot, null);
     this.bySlot.delete(slot);
     this.crossings.delete(slot);
@@ -323,7 +333,6 @@ export class Translations {
     const rank = rankOf(translation);
     const behind = list.findIndex((each) => rankOf(each) <= rank);
     list.splice(behind < 0 ? list.length : behind, 0, translation);
-    this.count++;
   }
 
   private unlearn(translation: Translation): void {
@@ -333,7 +342,6 @@ export class Translations {
     if (others.length === list.length) return;
     if (others.length > 0) this.known.set(key, others);
     else this.known.delete(key);
-    this.count--;
   }
 
   /** Somebody else's translations: what they are made for is not known yet. */
@@ -342,7 +350,7 @@ export class Translations {
       this.loading = false;
       return;
     }
-    if (this.count + regions.length > REGIONS) return;
+    if (this.counts.stored + regions.length > KNOWN_REGIONS) return;
     if (this.counts.stored === 0) this.onStored();
     const batch: Batch = { number, module, translations: [], waiting: [] };
     for (const region of regions) {
@@ -359,7 +367,8 @@ export class Translations {
     if (batch === undefined) return;
     this.fetching.delete(number);
     batch.module = module;
-    if (module === null) for (const translation of batch.translations) this.unlearn(translation);
+    if (module === null)
+      for (const translation of batch.translations) if (translation.slot < 0) this.unlearn(translation);
     for (const request of batch.waiting.splice(0))
       if (module === null || !this.reuse(request)) {
         // It may be asked for again.
@@ -495,14 +504,18 @@ export class Translations {
     }
   }
 
-  /** Too much is kept: every region is forgotten, with the decoded code that leads to it. */
+  /** Too much is kept: every region goes, with the decoded code that leads to it; what can come again stays known. */
   private forgetAll(): void {
     this.code.clear();
-    for (const list of this.known.values()) for (const { slot } of list) this.discard(slot);
-    this.known.clear();
+    for (const [key, list] of this.known) {
+      for (const translation of list) this.discard(translation);
+      const left = list.filter(comesAgain);
+      if (left.length > 0) this.known.set(key, left);
+      else this.known.delete(key);
+    }
     this.idle.clear();
+    for (const { waiting } of this.fetching.values()) waiting.length = 0;
     this.fetching.clear();
-    this.count = 0;
   }
 
   /** One instruction as a region of its own, or null if it is left to the interpreter. For tests. */
