@@ -30,6 +30,8 @@ export class Recorder {
   private cpu: Cpu | null = null;
   private trace = new Float64Array(LENGTH);
   private length = 0;
+  /** How many recordings were completed. */
+  completed = 0;
 
   /** Whether the CPU's next instructions are to be noted. */
   wants(cpu: Cpu): boolean {
@@ -65,6 +67,7 @@ export class Recorder {
     if (this.length < LENGTH) return true;
     const at = cpu.number(CPU.instructions);
     this.recordings.unshift({ cpu, trace: trace.slice(), addresses: new Set(trace), at });
+    this.completed++;
     this.recordings.length = Math.min(this.recordings.length, KEPT);
     this.cpu = null;
     return false;

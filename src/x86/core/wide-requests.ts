@@ -26,6 +26,8 @@ interface Waiting {
   readonly before: EnteredRegion | null;
   /** How often the CPU has come there since. */
   arrivals: number;
+  /** There was a recording of it when that was last looked for. */
+  recorded: boolean;
 }
 
 /** Where what is wanted begins. */
@@ -46,6 +48,8 @@ export class WideRequests {
   private readonly recorder: Recorder;
   private readonly host: WideRequestsHost;
   private queue: Waiting[] = [];
+  /** How many recordings there were when those that wait were last looked for in them. */
+  private seen = 0;
 
   constructor(memory: Memory, decoder: Decoder, recorder: Recorder, host: WideRequestsHost) {
     this.memory = memory;
@@ -60,7 +64,9 @@ export class WideRequests {
 
   /** @param before the wide region that led there, or null */
   add(cpu: Cpu, request: Request, before: EnteredRegion | null): void {
-    this.queue.push({ request, cpu, before, arrivals: 0 });
+    const waiting = { request, cpu, before, arrivals: 0, recorded: false };
+    waiting.recorded = this.isRecorded(waiting);
+    this.queue.push(waiting);
     if (this.queue.length > WAITING) this.host.givenUp(this.queue.shift()!.request);
   }
 
@@ -69,31 +75,35 @@ export class WideRequests {
     const waiting = this.queue.find((each) => each.cpu === cpu && addressOf(each) === address);
     if (waiting === undefined) return false;
     waiting.arrivals++;
-    if (!this.recorder.free(cpu) || this.recorder.has(cpu, address) || this.recorded(AHEAD)) return false;
+    if (!this.recorder.free(cpu) || this.isRecorded(waiting) || this.recorded().length >= AHEAD) return false;
     this.recorder.start(cpu);
     return true;
   }
 
-  /** Whether so many of those that wait were recorded. */
-  private recorded(count: number): boolean {
-    let found = 0;
-    for (const waiting of this.queue)
-      if (this.recorder.has(waiting.cpu, addressOf(waiting)) && ++found >= count) return true;
-    return false;
+  private isRecorded(waiting: Waiting): boolean {
+    return this.recorder.has(waiting.cpu, addressOf(waiting));
+  }
+
+  /** Those that were recorded. */
+  private recorded(): Waiting[] {
+    if (this.seen !== this.recorder.completed) {
+      this.seen = this.recorder.completed;
+      for (const waiting of this.queue) waiting.recorded = this.isRecorded(waiting);
+    }
+    return this.queue.filter(({ recorded }) => recorded);
   }
 
   /** Of those that were recorded, the one that the CPU comes to most, with recordings. */
   next(): { request: Request; traces: readonly Float64Array[] } | null {
     let best: Waiting | null = null;
-    for (const waiting of this.queue)
-      if (
-        (best === null || waiting.arrivals > best.arrivals) &&
-        this.recorder.has(waiting.cpu, addressOf(waiting))
-      )
-        best = waiting;
+    for (const waiting of this.recorded())
+      if (best === null || waiting.arrivals > best.arrivals) best = waiting;
     if (best === null) return null;
-    this.queue.splice(this.queue.indexOf(best), 1);
     const traces = this.recorder.find(best.cpu, addressOf(best));
+    // It may have been too long ago meanwhile.
+    best.recorded = traces.length > 0;
+    if (!best.recorded) return null;
+    this.queue.splice(this.queue.indexOf(best), 1);
     return { request: this.remake(best, traces[0]!) ?? best.request, traces: traces.slice(0, TRACES) };
   }
 
