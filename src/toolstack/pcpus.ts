@@ -371,7 +371,9 @@ export class Pcpus implements PlaneOpener {
   }
 
   private async tryMove(domid: number, from: number, to: number): Promise<void> {
-    if (this.common.pcpuOf(domid) !== from) return;
+    if (this.common.pcpuOf(domid) !== from || this.moves.has(domid) || this.holds.has(domid)) return;
+    // It may have been pinned since this was planned.
+    if (this.choices(domid, from)?.includes(to) === false) return;
     try {
       await this.move(domid, to);
     } catch {

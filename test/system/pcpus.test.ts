@@ -57,13 +57,18 @@ describe('two processors', () => {
   it.skipIf(availableParallelism() < 2)('do the work of two', async () => {
     // Warm, so that nothing is translated while it counts.
     await Promise.all([count('a', 3), count('b', 3)]);
+    // Other work on the host may have one of the two cores for a while.
+    const seen: string[] = [];
     let best = 0;
-    for (let attempt = 0; attempt < 4 && best < 1.4; attempt++) {
+    for (let attempt = 0; attempt < 10 && best < 1.4; attempt++) {
       const alone = await count('a', 3);
-      const both = await Promise.all([count('a', 3), count('b', 3)]);
+      const counting = Promise.all([count('a', 3), count('b', 3)]);
+      const { a, b } = await places();
+      const both = await counting;
       best = Math.max(best, (both[0]! + both[1]!) / alone);
+      seen.push(`alone ${alone}, together ${both.join(' and ')} on ${a} and ${b}`);
     }
-    expect(best).toBeGreaterThan(1.4);
+    expect(best, seen.join('; ')).toBeGreaterThan(1.4);
   });
 
   it('are where a domain can be moved to while it runs', async () => {
