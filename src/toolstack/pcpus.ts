@@ -254,6 +254,11 @@ export class Pcpus implements PlaneOpener {
     };
   }
 
+  /** It is not to be moved now: it is on its way, or held where it is. */
+  private busy(domid: number): boolean {
+    return this.moves.has(domid) || this.holds.has(domid);
+  }
+
   /** Settles when no move of the domain is under way. */
   private async moved(domid: number): Promise<void> {
     for (let move = this.moves.get(domid); move; move = this.moves.get(domid)) await move;
@@ -274,8 +279,7 @@ export class Pcpus implements PlaneOpener {
   /** The domain is on a processor. @throws Error: it cannot leave that; it goes on there */
   private async move(domid: number, to: number): Promise<void> {
     if (this.pcpuOf(domid) === to) return;
-    if (this.moves.has(domid) || this.holds.has(domid))
-      throw new Failure('the domain is being moved, copied or saved');
+    if (this.busy(domid)) throw new Failure('the domain is being moved, copied or saved');
     const move = this.moveWithBackEnds(domid, to);
     this.moves.set(
       domid,
@@ -371,7 +375,7 @@ export class Pcpus implements PlaneOpener {
   }
 
   private async tryMove(domid: number, from: number, to: number): Promise<void> {
-    if (this.common.pcpuOf(domid) !== from || this.moves.has(domid) || this.holds.has(domid)) return;
+    if (this.common.pcpuOf(domid) !== from || this.busy(domid)) return;
     // It may have been pinned since this was planned.
     if (this.choices(domid, from)?.includes(to) === false) return;
     try {

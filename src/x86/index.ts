@@ -16,6 +16,7 @@ export * from './state.ts';
 export {
   type CompileJob,
   Compiler,
+  KNOWN_REGIONS,
   LOADED,
   type LoadedResult,
   type RegionCompiler,

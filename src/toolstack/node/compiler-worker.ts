@@ -1,7 +1,8 @@
 /**
  * The program of the thread that translates hot code for the processors of a machine (see x86/translator/compile.ts).
- * It keeps what it translated on disk, and tells first of what earlier runs kept, which it hands over on demand. What it translates for one
- * processor it hands to the others too: a domain that comes from there, or one with the same kernel, goes on at speed.
+ * It keeps what it translated on disk, and tells first of what earlier runs kept, which it hands over on demand. What
+ * it translates for one processor it hands to the others too: a domain that comes from there, or one with the same
+ * kernel, goes on at speed.
  */
 
 import type { MessagePort } from 'node:worker_threads';
@@ -10,6 +11,7 @@ import { Memory } from '../../machine/memory.ts';
 import {
   type CompileJob,
   Compiler,
+  KNOWN_REGIONS,
   LOADED,
   type LoadedResult,
   STORED,
@@ -40,7 +42,7 @@ const NEW = -1;
 /** For how long, ms, the store's index is read while others wait. */
 const INDEX_MS = 100;
 /** Regions that may still be handed to other processors: those that sleep have to keep them until they look. */
-const shareable = { regions: 4096 };
+const shareable: { regions: number } = { regions: KNOWN_REGIONS.shared };
 
 const images = codeImages(memory);
 

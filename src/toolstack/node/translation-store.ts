@@ -27,7 +27,7 @@ import {
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { PAGE_SIZE } from '../../machine/memory.ts';
-import type { StoredRegion } from '../../x86/index.ts';
+import { KNOWN_REGIONS, type StoredRegion } from '../../x86/index.ts';
 import { defaultCacheDirectory } from '../images/cache.ts';
 
 export interface StoredBatch {
@@ -42,11 +42,11 @@ export interface Limits {
   readonly directory: number;
   /** Bytes that one run adds. */
   readonly run: number;
-  /** Regions of which the first part is read. */
+  /** Regions that are told of at the start. */
   readonly regions: number;
 }
 
-const LIMITS: Limits = { directory: 512 << 20, run: 128 << 20, regions: 16_384 };
+const LIMITS: Limits = { directory: 512 << 20, run: 128 << 20, regions: KNOWN_REGIONS.stored };
 
 const MAGIC = 'XENOLT02';
 /** Offsets: the hash of lengths and index; lengths of the four parts; the first of them. Two parts are the index. */

@@ -17,6 +17,7 @@ import {
   type CompileResult,
   Compiler,
   gather,
+  KNOWN_REGIONS,
   LOADED,
   type LoadedResult,
   type RegionCompiler,
@@ -53,8 +54,6 @@ const JOBS = 2;
 /** Most regions that are kept; of these, most that are installed nowhere: their code was written over, or is gone. */
 const REGIONS = 8192;
 const IDLE_REGIONS = 1024;
-/** Most regions of others that are known: their modules come when they are first of use. */
-const KNOWN_REGIONS = 16384;
 
 /** Where translations came from. */
 export class TranslationCounts {
@@ -350,7 +349,7 @@ export class Translations {
       this.loading = false;
       return;
     }
-    if (this.counts.stored + regions.length > KNOWN_REGIONS) return;
+    if (this.counts.stored + regions.length > KNOWN_REGIONS.stored + KNOWN_REGIONS.shared) return;
     if (this.counts.stored === 0) this.onStored();
     const batch: Batch = { number, module, translations: [], waiting: [] };
     for (const region of regions) {

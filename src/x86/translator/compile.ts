@@ -74,6 +74,9 @@ export interface StoredRegion {
 /** What somebody else translated, or an earlier run: results with this id instead of a job's. */
 export const STORED = 0;
 
+/** Most regions that a processor knows from earlier runs, and from other processors of its machine. */
+export const KNOWN_REGIONS = { stored: 16_384, shared: 4096 } as const;
+
 export interface StoredResult {
   readonly id: typeof STORED;
   /** Its number, for {@link RegionCompiler.load}. */

@@ -9,17 +9,15 @@ const REASON_LETTERS = '-rscwS';
 
 export const list: Run = async (context, args) => {
   const toolstack = await context.toolstack();
-  let domains = await toolstack.list();
-  if (args.operands.length > 0) {
-    const all = domains;
-    domains = args.operands.map((qualifier) => {
-      const found = domainOf(all, qualifier);
-      if (found) return found;
-      throw /^\d+$/.test(qualifier)
-        ? new XlError(`Error: Domain '${qualifier}' does not exist.`)
-        : unknownDomain(qualifier);
-    });
-  }
+  const all = await toolstack.list();
+  const named = args.operands.map((qualifier) => {
+    const found = domainOf(all, qualifier);
+    if (found) return found;
+    throw /^\d+$/.test(qualifier)
+      ? new XlError(`Error: Domain '${qualifier}' does not exist.`)
+      : unknownDomain(qualifier);
+  });
+  const domains = named.length > 0 ? named : all;
   if (args.has('l')) {
     const { domainJson, indented } = await import('../json.ts');
     const details = [];
