@@ -4,9 +4,11 @@
  * Throughput is what the guests count for the same time of the processor's thread, against what one of them does
  * alone before and after: so it does not count what else the host does. All times are the host's, so they do.
  */
+import { createSocket } from 'node:dgram';
 import { type BenchDomain, BenchMachine, type DomainImages, makeDomainImages } from './domains.ts';
+import { freePort } from './io.ts';
 import { median, type Row } from './report.ts';
-import type { TogetherOptions } from './scheduler.ts';
+import { type TogetherOptions, WARP } from './scheduler.ts';
 
 const sleep = (seconds: number) => new Promise<void>((resolve) => setTimeout(resolve, seconds * 1000));
 
@@ -14,8 +16,8 @@ const sleep = (seconds: number) => new Promise<void>((resolve) => setTimeout(res
 const MEMORY = 128;
 /** Context-switch allowances of the paper, ms. */
 const ALLOWANCES = [5, 50];
-/** Seconds until what was started runs as it will. */
-const SETTLE = 5;
+/** Seconds until what was started runs as it will: what many begin to do at once is new to the processor. */
+const SETTLE = 15;
 /**
  * Questions to the idle domain, and seconds between two of them, at most: together they have to stay within what is its
  * share of the processor among so many, or it waits for its turn as they do.
@@ -29,6 +31,10 @@ const QUIET = 30;
 const FIRST = 8;
 /** Seconds that a boot may take among many others, on a host that has other work. */
 const BOOT = 1800;
+
+/** UDP port of the idle domain; ms after which a datagram that has not come back is lost. */
+const ANSWER = 7;
+const LOST = 30_000;
 
 export interface ScaleOptions extends TogetherOptions {
   /** How many copies work at the same time; how many domains are booted. 0: that part is left out. */
@@ -63,20 +69,73 @@ async function memory({ toolstack }: BenchMachine): Promise<{ used: number; own:
   return { used: (host.totalMemory - host.freeMemory) / 1024, own: domain0!.memory / 1024 };
 }
 
-/** Milliseconds until an idle domain's program answers on its console, each time. */
-async function ping(idle: BenchDomain): Promise<number[]> {
+const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+/** Milliseconds until something is answered, on average. */
+async function roundTrip(ask: (text: string) => Promise<void>): Promise<number> {
   const times: number[] = [];
   for (let number = 0; number < PINGS; number++) {
     await sleep(Math.random() * PAUSE);
     const started = performance.now();
-    idle.type(`ping ${number}\n`);
-    await idle.see(new RegExp(`ping ${number}\\r?\\n`));
+    await ask(`ping ${number}`);
     times.push(performance.now() - started);
   }
-  return times;
+  return mean(times);
 }
 
-const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+/** A domain that sleeps until it is asked: over the network (guest/answer.c), or on its console. */
+class IdleDomain {
+  readonly domain: BenchDomain;
+  private readonly port: number;
+
+  private constructor(domain: BenchDomain, port: number) {
+    this.domain = domain;
+    this.port = port;
+  }
+
+  static async start(machine: BenchMachine): Promise<IdleDomain> {
+    const port = await freePort();
+    const config = `vif=[""]\nxenolith_forward="${port}:${ANSWER}/udp"`;
+    const domain = await machine.create({ name: 'idle', memory: MEMORY, config });
+    await domain.ready();
+    await domain.run('until ip -o addr show eth0 | grep -q "inet "; do sleep 0.1; done');
+    domain.type(`answer ${ANSWER} &\n`);
+    await domain.see(/answer ready\r?\n/);
+    domain.type('cat\n');
+    return new IdleDomain(domain, port);
+  }
+
+  /** Milliseconds until a datagram comes back, on average. */
+  async overNetwork(): Promise<number> {
+    const socket = createSocket('udp4');
+    let arrived: (text: string) => void = () => {};
+    socket.on('message', (bytes) => arrived(bytes.toString()));
+    try {
+      return await roundTrip(
+        (text) =>
+          new Promise((resolve, reject) => {
+            const lost = setTimeout(() => reject(new Error('no datagram came back')), LOST);
+            arrived = (answer) => {
+              if (answer !== text) return;
+              clearTimeout(lost);
+              resolve();
+            };
+            socket.send(text, this.port, '127.0.0.1');
+          }),
+      );
+    } finally {
+      socket.close();
+    }
+  }
+
+  /** Milliseconds until a line comes back on the console, on average. */
+  onConsole(): Promise<number> {
+    return roundTrip(async (text) => {
+      this.domain.type(`${text}\n`);
+      await this.domain.see(new RegExp(`${text}\\r?\\n`));
+    });
+  }
+}
 
 async function forks(
   images: DomainImages,
@@ -92,9 +151,8 @@ async function forks(
   try {
     const first = await machine.create({ name: 'first', memory: MEMORY });
     await first.ready();
-    const [idle] = await machine.fork(first, 1);
-    idle!.type('cat\n');
-    const quiet = await ping(idle!);
+    const idle = await IdleDomain.start(machine);
+    const quiet = { network: await idle.overNetwork(), console: await idle.onConsole() };
     await first.startCounting();
     await sleep(SETTLE);
     const alone = () => perCpuSecond(machine, [first], seconds);
@@ -118,9 +176,15 @@ async function forks(
       await sleep(SETTLE + round);
       const together = await perCpuSecond(machine, all, seconds + 5 * round);
       if (allowance === ALLOWANCES[0]) {
-        const times = await ping(idle!);
-        add(`an idle one answers among ${count}, mean`, 'ms', mean(times));
-        add('an idle one answers on an idle machine, mean', 'ms', mean(quiet));
+        add(`an idle one answers a datagram among ${count}, mean`, 'ms', await idle.overNetwork());
+        const { domid } = idle.domain;
+        const usual = await toolstack.domainScheduling(domid);
+        await toolstack.setDomainScheduling(domid, { warpback: true, warpValue: WARP });
+        add(`a warped idle one answers a datagram among ${count}, mean`, 'ms', await idle.overNetwork());
+        await toolstack.setDomainScheduling(domid, usual);
+        add('an idle one answers a datagram on an idle machine, mean', 'ms', quiet.network);
+        add(`an idle one’s console answers among ${count}, mean`, 'ms', await idle.onConsole());
+        add('an idle one’s console answers on an idle machine, mean', 'ms', quiet.console);
         const lists: number[] = [];
         for (let number = 0; number < LISTS; number++) lists.push((await machine.xl('list')).milliseconds);
         add(`xl list among ${count}`, 'ms', median(lists)!);
@@ -195,7 +259,7 @@ async function boots(images: DomainImages, { booted: count, only, say }: ScaleOp
 }
 
 export async function measureScale(options: ScaleOptions): Promise<Row[]> {
-  const images = await makeDomainImages();
+  const images = await makeDomainImages(['answer'], true);
   return [
     ...(options.domains > 1 ? await forks(images, options) : []),
     ...(options.booted > 1 ? await boots(images, options) : []),

@@ -21,7 +21,7 @@ const BUSY = 8;
 const WAKES = 100;
 const NAP = 10_000;
 /** How far it is ahead when it warps: 20 ms of running (mcu_advance 10 for each 100 us). */
-const WARP = 2000;
+export const WARP = 2000;
 /** Seconds for which domains run before they are measured. */
 const SETTLE = 2;
 const WEIGHTS = [1, 2, 4];

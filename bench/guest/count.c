@@ -2,7 +2,8 @@
  * count: computes without end, and counts. Lines on standard input:
  *
  *   (empty)      is answered with "count N NANOSECONDS": rounds so far, and the time (CLOCK_REALTIME)
- *   FROM TO      with "count N": rounds between two such times, the last minutes of which are remembered
+ *   FROM TO      with "count N": rounds between two such times, the last minutes of which are remembered; the answer
+ *                waits until a later time was noted
  *   q            ends it
  *
  * A round is the same work each time and touches next to no memory. The answers come from a process of its own, which
@@ -18,8 +19,9 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Steps of a round, rounds between two looks at the clock, ns between two notes, and how many notes are kept. */
-enum { STEPS = 1000, LOOK = 16, INTERVAL = 100 * 1000 * 1000, NOTES = 4096 };
+/* Steps of a round, rounds between two looks at the clock, ns between two notes, how many notes are kept, and us between
+   two looks for one. */
+enum { STEPS = 1000, LOOK = 16, INTERVAL = 100 * 1000 * 1000, NOTES = 4096, PATIENCE = 10 * 1000 };
 
 struct note {
   int64_t at;
@@ -66,6 +68,11 @@ static void compute(struct shared *shared) {
   }
 }
 
+static int noted(const struct shared *shared, int64_t at) {
+  uint64_t count = shared->count;
+  return count > 0 && shared->notes[(count - 1) % NOTES].at >= at;
+}
+
 /* Rounds at a time, in a straight line between the notes before and after it. */
 static double rounds_at(const struct shared *shared, int64_t at) {
   uint64_t count = shared->count, first = count > NOTES / 2 ? count - NOTES / 2 : 0;
@@ -100,8 +107,11 @@ int main(void) {
     int64_t from = strtoll(line, &rest, 10);
     if (rest == line)
       printf("count %llu %lld\n", (unsigned long long)shared->rounds, (long long)now());
-    else
-      printf("count %.0f\n", rounds_at(shared, strtoll(rest, NULL, 10)) - rounds_at(shared, from));
+    else {
+      int64_t to = strtoll(rest, NULL, 10);
+      while (!noted(shared, to)) usleep(PATIENCE);
+      printf("count %.0f\n", rounds_at(shared, to) - rounds_at(shared, from));
+    }
     fflush(stdout);
   }
   kill(child, SIGKILL);

@@ -108,6 +108,15 @@ export interface BvtOptions {
   readonly rebaseAt?: number;
 }
 
+/** Those that are runnable, but for the current one. */
+interface Waiters {
+  /** Their smallest E, and their smallest A; Infinity: there are none. */
+  readonly evt: number;
+  readonly avt: number;
+  /** ns until one of them warps again; Infinity: none will. */
+  readonly change: number;
+}
+
 export class Bvt<T> {
   /** C: for how long the current entry may go on when another one is due, ns. */
   allowance: number;
@@ -123,6 +132,8 @@ export class Bvt<T> {
   private readonly rebaseAt: number;
   private readonly entries = new Set<BvtEntry<T>>();
   private readonly runnable: BvtEntry<T>[] = [];
+  /** See {@link waiters}; null: something changed since. */
+  private waitersSeen: Waiters | null = null;
   private dispatches = 0;
 
   constructor(
@@ -178,6 +189,7 @@ export class Bvt<T> {
   /** Sets an entry's actual virtual time. @param actual since the beginning */
   place(entry: BvtEntry<T>, actual: number): void {
     entry.avt = actual - this.base;
+    this.waitersSeen = null;
   }
 
   remove(entry: BvtEntry<T>): void {
@@ -194,11 +206,13 @@ export class Bvt<T> {
     if (to <= this.svt || this.runnable.length > 1) return;
     for (const entry of this.runnable) entry.avt = Math.max(entry.avt, to);
     this.svt = to;
+    this.waitersSeen = null;
   }
 
   /** Changes an entry's parameters from now on. What it has of warp credit counts, up to the new limit. */
   set(entry: BvtEntry<T>, parameters: BvtParameters): void {
     this.settleCredit(entry);
+    this.waitersSeen = null;
     const { warpLimit } = entry.parameters;
     entry.parameters = parameters;
     if (entry.credit >= warpLimit && !entry.exhausted) entry.credit = parameters.warpLimit;
@@ -217,6 +231,7 @@ export class Bvt<T> {
     // Of several with the same E it is the first.
     entry.dispatch = 0;
     this.runnable.push(entry);
+    this.waitersSeen = null;
   }
 
   /** It is no longer runnable. */
@@ -227,6 +242,7 @@ export class Bvt<T> {
     const last = this.runnable.pop()!;
     if (last !== entry) this.runnable[this.runnable.indexOf(entry)] = last;
     if (this.current === entry) this.current = null;
+    this.waitersSeen = null;
   }
 
   /** It lets every other runnable entry go first, once. */
@@ -263,6 +279,7 @@ export class Bvt<T> {
     const most = this.svt + ((this.allowance + OWED_MAX) / this.mcu) * mcuAdvance;
     const avt = Math.max(entry.avt, this.svt) + units * mcuAdvance;
     entry.avt = Math.max(entry.avt, Math.min(avt, most));
+    this.waitersSeen = null;
   }
 
   /** Until now no entry ran. */
@@ -278,6 +295,7 @@ export class Bvt<T> {
     if (current !== null && !current.yielded && this.slice > 0) return current.item;
     const next = this.first();
     this.current = next;
+    this.waitersSeen = null;
     if (next === null) return null;
     for (const entry of this.runnable) entry.yielded = false;
     next.dispatch = ++this.dispatches;
@@ -289,31 +307,47 @@ export class Bvt<T> {
   get slice(): number {
     const { current } = this;
     if (current === null || current.yielded) return 0;
-    let next = Number.POSITIVE_INFINITY;
-    let change = Number.POSITIVE_INFINITY;
     this.settleCredit(current);
-    for (const entry of this.runnable) {
-      if (entry === current) continue;
-      this.settleCredit(entry);
-      if (entry.evt < next) next = entry.evt;
-      // Once it warps again it may be the first.
-      if (entry.exhausted) change = Math.min(change, this.untilFull(entry));
-    }
+    const waiters = this.waiters();
+    let { change } = waiters;
     const { mcuAdvance, warpLimit } = current.parameters;
     // What it was charged for and did not use yet is time that it has.
     const left = current.charged * this.mcu - current.ran;
-    let slice = (this.mcu * (next - current.evt)) / mcuAdvance + left + this.allowance;
+    let slice = (this.mcu * (waiters.evt - current.evt)) / mcuAdvance + left + this.allowance;
     // Whatever happens, a switch pays only once in an MCU.
     slice = Math.max(slice, this.mcu - (current.ran - current.ranBefore));
     if (current.warped && warpLimit > 0) change = Math.min(change, Math.max(current.credit, 1));
     return Math.ceil(Math.min(slice, change));
   }
 
+  /** Nothing of them changes while the current entry runs, unless one of them may warp. */
+  private waiters(): Waiters {
+    if (this.waitersSeen !== null) return this.waitersSeen;
+    let evt = Number.POSITIVE_INFINITY;
+    let avt = Number.POSITIVE_INFINITY;
+    let change = Number.POSITIVE_INFINITY;
+    let lasts = true;
+    for (const entry of this.runnable) {
+      if (entry === this.current) continue;
+      if (entry.parameters.warpback) {
+        lasts = false;
+        this.settleCredit(entry);
+        // Once it warps again it may be the first.
+        if (entry.exhausted) change = Math.min(change, this.untilFull(entry));
+      }
+      if (entry.evt < evt) evt = entry.evt;
+      if (entry.avt < avt) avt = entry.avt;
+    }
+    const waiters = { evt, avt, change };
+    if (lasts) this.waitersSeen = waiters;
+    return waiters;
+  }
+
   /** The runnable entry with the smallest E; of several, one that woke, then the one that waited longest. */
   private first(): BvtEntry<T> | null {
     let first: BvtEntry<T> | null = null;
     for (const entry of this.runnable) {
-      this.settleCredit(entry);
+      if (entry.parameters.warpback) this.settleCredit(entry);
       if (entry.yielded && this.runnable.length > 1) continue;
       if (
         first === null ||
@@ -349,8 +383,7 @@ export class Bvt<T> {
 
   /** Scheduler virtual time follows the runnable entries; it never goes back. */
   private follow(): void {
-    let least = Number.POSITIVE_INFINITY;
-    for (const { avt } of this.runnable) if (avt < least) least = avt;
+    const least = Math.min(this.waiters().avt, this.current?.avt ?? Number.POSITIVE_INFINITY);
     if (least === Number.POSITIVE_INFINITY || least <= this.svt) return;
     this.svt = least;
     if (least >= this.rebaseAt) this.rebase();
@@ -362,11 +395,15 @@ export class Bvt<T> {
     this.svt -= back;
     // One that sleeps may be far behind: it will be brought up when it wakes.
     for (const entry of this.entries) entry.avt = Math.max(entry.avt - back, 0);
+    this.waitersSeen = null;
   }
 
   // --- Warp credit ---
 
-  /** Brings the credit up to date for time in which the entry did not run warped. */
+  /**
+   * Brings the credit up to date for time in which the entry did not run warped. How often that is done makes no
+   * difference, as long as the parameters stay: what is asked of all entries leaves out those that do not warp.
+   */
   private settleCredit(entry: BvtEntry<T>): void {
     const { warpLimit, unwarpTime } = entry.parameters;
     const time = this.at - entry.creditAt;
