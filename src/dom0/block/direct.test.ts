@@ -13,6 +13,17 @@ function withFile(options: Parameters<typeof setUp>[0] = {}) {
   return { files, ...setUp({ sectors: SECTORS, files, ...options }) };
 }
 
+/** At page 20, for an indirect request of 128 KiB. */
+function tableOf32Pages(front: ReturnType<typeof setUp>['front']): void {
+  const table = front.page(20, true);
+  const view = new DataView(table.buffer, table.byteOffset, 4096);
+  for (let index = 0; index < 32; index++) {
+    view.setUint32(index * 8, 30, true);
+    table[index * 8 + 5] = 7;
+  }
+  front.page(30);
+}
+
 const statuses = (answers: readonly { id: bigint; status: number }[]) =>
   answers.map(({ id, status }) => [Number(id), status]);
 
@@ -42,21 +53,81 @@ describe('a disk that is a file', () => {
     for (const ref of [8, 9, 10]) expect(grantInUse(guest, ref)).toBe(false);
   });
 
-  it('is flushed, and discarded, by Domain 0’s thread', async () => {
+  it('is flushed at once too, and discarded by Domain 0’s thread', async () => {
     const { front, source, files } = withFile();
     await front.connect();
     front.page(8);
     front.request(1, BLKIF_OP.WRITE, 0, [[8, 0, 7]]);
     front.request(2, BLKIF_OP.FLUSH_DISKCACHE, 0, []);
     front.discard(3, 0, 8);
+    // With data it is a barrier.
+    front.request(4, BLKIF_OP.FLUSH_DISKCACHE, 0, [[8, 0, 0]]);
     await front.kick();
     expect(statuses(front.answers())).toEqual([
       [1, 0],
       [2, 0],
       [3, 0],
+      [4, 0],
     ]);
-    expect(files.calls).toEqual(['write 7 at 0']);
-    expect(source.log.filter((text) => text.startsWith('end'))).toEqual(['end flush', 'end discard 0']);
+    expect(files.calls).toEqual(['write 7 at 0', 'flush 7']);
+    const ended = source.log.filter((text) => text.startsWith('end'));
+    expect(ended).toEqual(['end discard 0', 'end flush', 'end write 0', 'end flush']);
+  });
+
+  it('is flushed by Domain 0’s thread if there is much to be written out', async () => {
+    const { front, source, files } = withFile();
+    await front.connect();
+    tableOf32Pages(front);
+    // 128 KiB each.
+    for (let id = 0; id < 9; id++) front.indirect(id, BLKIF_OP.WRITE, 0, 32, [20]);
+    front.request(9, BLKIF_OP.FLUSH_DISKCACHE, 0, []);
+    front.request(10, BLKIF_OP.FLUSH_DISKCACHE, 0, []);
+    await front.kick();
+    expect(front.answers()).toHaveLength(11);
+    expect(source.log.filter((text) => text.startsWith('end'))).toEqual(['end flush']);
+    expect(files.calls.filter((text) => text.startsWith('flush'))).toHaveLength(1);
+  });
+
+  it('that cannot be flushed is never said to be durable again', async () => {
+    const errors: unknown[] = [];
+    const { front, files, source } = withFile({ onError: (error) => errors.push(error) });
+    await front.connect();
+    front.page(8);
+    files.failing = true;
+    front.request(1, BLKIF_OP.FLUSH_DISKCACHE, 0, []);
+    await front.kick();
+    files.failing = false;
+    front.request(2, BLKIF_OP.WRITE, 0, [[8, 0, 0]]);
+    front.request(3, BLKIF_OP.FLUSH_DISKCACHE, 0, []);
+    front.request(4, BLKIF_OP.WRITE_BARRIER, 0, [[8, 0, 0]]);
+    await front.kick();
+    expect(statuses(front.answers())).toEqual([
+      [1, BLKIF_RSP.ERROR],
+      [2, BLKIF_RSP.OKAY],
+      [3, BLKIF_RSP.ERROR],
+      [4, BLKIF_RSP.ERROR],
+    ]);
+    expect(errors.map(String)).toEqual(Array(3).fill(expect.stringContaining('may be lost')));
+    expect(source.log).toEqual([]);
+    expect(files.calls).toEqual(['flush 7', 'write 7 at 0']);
+  });
+
+  it('that flushes slowly is read and written at once all the same', async () => {
+    const { front, source, files } = withFile();
+    await front.connect();
+    front.page(8);
+    files.takes = 10 * MS;
+    for (let id = 0; id < 6; id++) {
+      front.request(id, BLKIF_OP.FLUSH_DISKCACHE, 0, []);
+      await front.kick();
+      expect(front.answers()).toHaveLength(1);
+    }
+    expect(files.calls).toEqual(['flush 7', 'flush 7']);
+    expect(source.log.filter((text) => text.startsWith('end'))).toHaveLength(4);
+    files.takes = 1000;
+    front.request(7, BLKIF_OP.READ, 0, [[8, 0, 7]]);
+    await front.kick();
+    expect(files.calls.at(-1)).toBe('read 7 at 0');
   });
 
   it('lets nothing past a barrier', async () => {
@@ -140,13 +211,7 @@ describe('a disk that is a file', () => {
   it('moves no more in a turn than others can wait for', async () => {
     const { front, guest, files } = withFile();
     await front.connect();
-    const table = front.page(20, true);
-    const view = new DataView(table.buffer, table.byteOffset, 4096);
-    for (let index = 0; index < 32; index++) {
-      view.setUint32(index * 8, 30, true);
-      table[index * 8 + 5] = 7;
-    }
-    front.page(30);
+    tableOf32Pages(front);
     for (let id = 0; id < 20; id++) front.indirect(id, BLKIF_OP.READ, 0, 32, [20]);
     front.setIndex(0, 20);
     guest.domain.events.send(front.port);
@@ -210,7 +275,8 @@ describe('a disk that is a file', () => {
           }
           await front.kick();
           expect(front.answers()).toHaveLength(entries.length);
-          for (const call of files.calls) expect(Number(/at (\d+)$/.exec(call)![1])).toBeLessThan(SECTORS);
+          const moves = files.calls.filter((call) => call !== 'flush 7');
+          for (const call of moves) expect(Number(/at (\d+)$/.exec(call)![1])).toBeLessThan(SECTORS);
           const removed = device.remove();
           await backends.settle();
           await removed;

@@ -95,6 +95,12 @@ export class TestFiles implements DirectFiles {
     );
   }
 
+  flush(file: number): boolean {
+    this.calls.push(`flush ${file}`);
+    this.time += this.takes;
+    return !this.failing;
+  }
+
   private move(
     what: string,
     offset: number,

@@ -1,7 +1,7 @@
 /**
  * The data plane of a virtual block device: takes requests off the guest's rings, checks them, maps the pages that
- * they name, and hands them to Domain 0's thread, which reads and writes those pages where they are. Reads and writes
- * of a file it carries out by itself, as long as that is quick (direct.ts); nothing is mapped for that.
+ * they name, and hands them to Domain 0's thread, which reads and writes those pages where they are. Reads, writes and
+ * flushes of a file it carries out by itself, as long as that is quick (direct.ts); nothing is mapped for that.
  *
  * Nothing on a ring is believed. A request that makes no sense gets an error as its answer; a ring whose indices make
  * none ends the device. A request holds its pages until the host is done with them, whatever becomes of the guest.
@@ -27,7 +27,7 @@ import { BackRing } from '../backend/back-ring.ts';
 import type { DataPlane, GuestLink } from '../backend/data-plane.ts';
 import { DirectDisk, type DirectFiles } from './direct.ts';
 import { PersistentGrants } from './persistent-grants.ts';
-import { DiskOp, DRAINED, Outcome, outcomeOf, slotOf, type VbdParameters } from './wire.ts';
+import { DiskOp, DRAINED, FLUSH_FAILED, Outcome, outcomeOf, slotOf, type VbdParameters } from './wire.ts';
 
 /** Segments of an indirect request, as offered to front ends (feature-max-indirect-segments). */
 export const MAX_INDIRECT_SEGMENTS = 256;
@@ -110,6 +110,8 @@ export class VbdPlane implements DataPlane {
   private barrier: { slot: number; work: Work } | 'under way' | null = null;
   private draining = false;
   private closed = false;
+  /** See {@link FLUSH_FAILED}. */
+  private flushFailed = false;
 
   /** @param files null: all requests go by Domain 0's thread */
   constructor(link: GuestLink, parameters: unknown, files: DirectFiles | null = null) {
@@ -236,6 +238,8 @@ export class VbdPlane implements DataPlane {
       this.slots[number] = slot;
       this.inFlight++;
       this.pages += pages;
+      if (work.op === DiskOp.write) this.direct?.writtenElsewhere(bytesOf(work.pieces));
+      else if (work.op === DiskOp.flush) this.direct?.flushedElsewhere();
       if (barrier) this.barrier = { slot: number, work };
       else posted.push(number, work.op, work.sector, work.count, ...work.pieces);
       return true;
@@ -250,7 +254,9 @@ export class VbdPlane implements DataPlane {
   /** Carries the request out, if that can be done here. @throws Refused */
   private atOnce(operation: number, indirect: boolean): boolean {
     const { direct } = this;
-    if (!direct?.ready || (operation !== BLKIF_OP.READ && operation !== BLKIF_OP.WRITE)) return false;
+    if (direct === null) return false;
+    if (operation === BLKIF_OP.FLUSH_DISKCACHE) return this.flushAtOnce(direct, indirect);
+    if (!direct.ready || (operation !== BLKIF_OP.READ && operation !== BLKIF_OP.WRITE)) return false;
     let work: Work;
     try {
       work = this.check(operation, indirect, { handles: [], persistent: [], briefly: true });
@@ -258,10 +264,20 @@ export class VbdPlane implements DataPlane {
       if (error === TO_BE_MAPPED) return false;
       throw error;
     }
-    let bytes = 0;
-    for (let index = 1; index < work.pieces.length; index += 2) bytes += work.pieces[index]!;
+    const bytes = bytesOf(work.pieces);
     this.moved += bytes;
     return direct.move(work.op === DiskOp.write, work.sector * SECTOR_SIZE, bytes, work.pieces);
+  }
+
+  /** Flushes, if that is all that is asked for and it can be done here. */
+  private flushAtOnce(direct: DirectDisk, indirect: boolean): boolean {
+    const alone = !indirect && this.view.getUint8(BLKIF_REQUEST.nr_segments) === 0;
+    if (!alone || this.flushFailed || !direct.readyToFlush) return false;
+    if (direct.flush()) return true;
+    // Domain 0's thread says so to the guest, and to the user.
+    this.flushFailed = true;
+    this.link.post(FLUSH_FAILED);
+    return false;
   }
 
   /** What a request asks for. Pages that it maps are added to the lists. @throws Refused */
@@ -414,6 +430,13 @@ export class VbdPlane implements DataPlane {
     for (const handle of handles) this.link.unmap(handle);
     for (const ref of persistent) this.grants!.done(ref, written);
   }
+}
+
+/** @param pieces pairs of address and length */
+function bytesOf(pieces: readonly number[]): number {
+  let bytes = 0;
+  for (let index = 1; index < pieces.length; index += 2) bytes += pieces[index]!;
+  return bytes;
 }
 
 /** A number of 64 bits; from 2^53 on about. */

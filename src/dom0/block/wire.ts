@@ -20,6 +20,8 @@ export type Outcome = (typeof Outcome)[keyof typeof Outcome];
 /** Domain 0's thread: take no more requests. The data plane, when all that it took are answered. */
 export const DRAIN = 'drain';
 export const DRAINED = 'drained';
+/** The data plane flushed the file itself, and it failed: what was written may be lost, so no later flush succeeds. */
+export const FLUSH_FAILED = 'flush failed';
 
 export function completion(slot: number, outcome: Outcome): number {
   return slot * 4 + outcome;

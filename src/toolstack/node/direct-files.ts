@@ -1,5 +1,5 @@
 /** Files as a processor's thread uses them itself: by calls that wait. */
-import { readSync, readvSync, writeSync, writevSync } from 'node:fs';
+import { fdatasyncSync, readSync, readvSync, writeSync, writevSync } from 'node:fs';
 import type { DirectFiles } from '../../dom0/block/direct.ts';
 import type { Memory } from '../../machine/memory.ts';
 
@@ -39,5 +39,13 @@ export function directFiles(memory: Memory): DirectFiles {
         (address, length) => writeSync(file, u8, address, length, offset),
         (buffers) => writevSync(file, buffers, offset),
       ),
+    flush: (file) => {
+      try {
+        fdatasyncSync(file);
+        return true;
+      } catch {
+        return false;
+      }
+    },
   };
 }
