@@ -1,3 +1,4 @@
 export * from './expr.ts';
 export * from './func.ts';
+export { mergeModules } from './merge.ts';
 export * from './module.ts';

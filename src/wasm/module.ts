@@ -1,4 +1,5 @@
 /** A WebAssembly module under construction (binary format 1). One imported shared memory, one table. */
+import { BRANCH_HINTS, EXTERNAL_FUNCTION, PREAMBLE, SECTION } from './binary.ts';
 import { Bytes } from './bytes.ts';
 import type { ValType } from './expr.ts';
 import { type Callee, Func, type FuncType, TYPE_CODE } from './func.ts';
@@ -63,7 +64,7 @@ export class ModuleBuilder {
 
   encode(): Uint8Array {
     const out = new Bytes(1 << 16);
-    out.bytes([0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00]);
+    out.bytes(PREAMBLE);
     for (const func of [...this.imports, ...this.funcs]) this.type(func);
     const section = (id: number, fill: (s: Bytes) => void) => {
       const s = new Bytes(256);
@@ -71,7 +72,7 @@ export class ModuleBuilder {
       out.u8(id);
       out.sized(s);
     };
-    section(1, (s) => {
+    section(SECTION.type, (s) => {
       s.u32(this.types.length);
       for (const { params, results } of this.types) {
         s.u8(0x60);
@@ -81,7 +82,7 @@ export class ModuleBuilder {
         }
       }
     });
-    section(2, (s) => {
+    section(SECTION.import, (s) => {
       s.u32(this.imports.length + 1);
       s.name('env');
       s.name('memory');
@@ -91,20 +92,20 @@ export class ModuleBuilder {
       for (const func of this.imports) {
         s.name('env');
         s.name(func.name);
-        s.u8(0x00);
+        s.u8(EXTERNAL_FUNCTION);
         s.u32(this.type(func));
       }
     });
-    section(3, (s) => {
+    section(SECTION.function, (s) => {
       s.u32(this.funcs.length);
       for (const func of this.funcs) s.u32(this.type(func));
     });
     if (this.elements.length > 0)
-      section(4, (s) => {
+      section(SECTION.table, (s) => {
         s.bytes([0x01, 0x70, 0x00]);
         s.u32(this.elements.length);
       });
-    section(7, (s) => {
+    section(SECTION.export, (s) => {
       s.u32(this.exported.size + (this.tableName === null ? 0 : 1));
       if (this.tableName !== null) {
         s.name(this.tableName);
@@ -112,21 +113,20 @@ export class ModuleBuilder {
       }
       for (const [name, func] of this.exported) {
         s.name(name);
-        s.u8(0x00);
+        s.u8(EXTERNAL_FUNCTION);
         s.u32(func.index);
       }
     });
     if (this.elements.length > 0)
-      section(9, (s) => {
+      section(SECTION.element, (s) => {
         s.bytes([0x01, 0x00, 0x41, 0x00, 0x0b]);
         s.u32(this.elements.length);
         for (const func of this.elements) s.u32(func.index);
       });
     const encoded = this.funcs.map((func) => ({ index: func.index, ...func.encode() }));
     const hinted = encoded.filter(({ hints }) => hints.length > 0);
-    // Ignored where it is not known (proposal "branch hinting").
-    section(0, (s) => {
-      s.name('metadata.code.branch_hint');
+    section(SECTION.custom, (s) => {
+      s.name(BRANCH_HINTS);
       s.u32(hinted.length);
       for (const { index, hints } of hinted) {
         s.u32(index);
@@ -138,7 +138,7 @@ export class ModuleBuilder {
         }
       }
     });
-    section(10, (s) => {
+    section(SECTION.code, (s) => {
       s.u32(this.funcs.length);
       for (const { code } of encoded) s.sized(code);
     });

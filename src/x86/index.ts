@@ -13,6 +13,7 @@ export { VerifyLog } from './core/verify.ts';
 export { Cpu, hex64, high32, join64, type VirtualAddress } from './cpu.ts';
 export { Access, type PhysicalSpace, type Processor, type ProcessorHost } from './processor.ts';
 export * from './state.ts';
+export { mergeRegions } from './translator/build.ts';
 export {
   type CompileJob,
   Compiler,

@@ -18,6 +18,7 @@ import {
   type StoredResult,
 } from '../../x86/index.ts';
 import { codeImages, compileOptimised } from './engine.ts';
+import { Packer } from './packer.ts';
 import { TranslationStore, translatorVersion } from './translation-store.ts';
 
 /** What the worker is given. */
@@ -45,6 +46,7 @@ const INDEX_MS = 100;
 const shareable: { regions: number } = { regions: KNOWN_REGIONS.shared };
 
 const images = codeImages(memory);
+const packer = store && new Packer(store, images, compileOptimised);
 
 function tell(result: StoredResult): void {
   for (const port of ports) port.postMessage(result);
@@ -54,10 +56,12 @@ function tell(result: StoredResult): void {
 function load(from: TranslationStore, name: string): WebAssembly.Module | null {
   const batch = from.load(name);
   if (batch === null) return null;
-  const module = new Uint8Array(batch.module);
+  const bytes = new Uint8Array(batch.module);
   try {
-    if (batch.image.length > 0) return images.restore(batch.image, module);
-    return new WebAssembly.Module(module);
+    if (batch.image.length > 0) return images.restore(batch.image, bytes);
+    const module = new WebAssembly.Module(bytes);
+    packer?.add({ name, module: bytes, regions: batch.regions });
+    return module;
   } catch {
     // No module for this engine.
     return null;
@@ -79,8 +83,10 @@ function tellIndex(index: ReturnType<TranslationStore['index']>): void {
 
 if (store !== null) {
   compiler.onCompiled = (bytes, regions, module) => {
-    const image = regions.some(({ wide }) => wide) ? images.take(module) : new Uint8Array();
-    if (image !== null) store.save({ module: bytes, regions, image });
+    const wide = regions.some((region) => region.wide);
+    const image = wide ? images.take(module) : new Uint8Array();
+    const name = image && store.save({ module: bytes, regions, image });
+    if (name !== null && !wide) packer?.add({ name, module: bytes, regions });
   };
   tellIndex(store.index());
 }
@@ -90,10 +96,12 @@ for (const port of ports)
       const name = names[request.load];
       const module = store === null || name === undefined ? null : load(store, name);
       port.postMessage({ id: LOADED, batch: request.load, module } satisfies LoadedResult);
+      packer?.later();
       return;
     }
     const result = compiler.compile(request);
     port.postMessage(result);
+    packer?.later();
     const { module, regions } = result;
     if (module === null || ports.length === 1 || shareable.regions < regions.length) return;
     shareable.regions -= regions.length;

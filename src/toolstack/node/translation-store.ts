@@ -104,10 +104,13 @@ export class TranslationStore {
     return batch;
   }
 
-  /** Keeps translations. A disk that is full or read-only is no error: then they are not kept. */
-  save(batch: StoredBatch): void {
+  /**
+   * Keeps translations. A disk that is full or read-only is no error: then they are not kept.
+   * @returns their name; null: they are not kept
+   */
+  save(batch: StoredBatch): string | null {
     const bytes = encode(batch);
-    if (this.written + bytes.length > this.limits.run) return;
+    if (this.written + bytes.length > this.limits.run) return null;
     this.written += bytes.length;
     const name = nameOf(bytes);
     try {
@@ -115,6 +118,16 @@ export class TranslationStore {
       const temporary = join(this.folder, `${name}.${randomBytes(6).toString('hex')}.tmp`);
       writeFileSync(temporary, bytes, { mode: 0o600 });
       renameSync(temporary, join(this.folder, name + SUFFIX));
+      return name;
+    } catch {
+      return null;
+    }
+  }
+
+  /** Who has it in its index will find that it is gone. */
+  remove(name: string): void {
+    try {
+      rmSync(join(this.folder, name + SUFFIX), { force: true });
     } catch {}
   }
 

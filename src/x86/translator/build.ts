@@ -18,6 +18,7 @@ import {
   type Label,
   type Local,
   ModuleBuilder,
+  mergeModules,
 } from '../../wasm/index.ts';
 import { STATUS } from '../interpreter/status.ts';
 import { TLB, tlbIndex } from '../mmu.ts';
@@ -40,6 +41,10 @@ const bit = (page: number) => 1n << BigInt(page);
 
 /** Export name of the i-th region of a module. */
 export const regionName = (i: number) => `r${i}`;
+
+/** The regions of several modules as one module, in their order. @returns null: that cannot be */
+export const mergeRegions = (modules: readonly Uint8Array[]): Uint8Array | null =>
+  mergeModules(modules, regionName);
 
 /** For a machine with memory of any size. */
 export function buildRegions(regions: readonly Region[], forms: KnownForms): Uint8Array {
