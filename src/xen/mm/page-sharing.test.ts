@@ -161,6 +161,31 @@ describe('the scan', () => {
   });
 });
 
+describe('pages of domains that are built', () => {
+  it('are looked at when there is another domain that may have the same', () => {
+    const { hypervisor, memory } = testDomains({ domains: 0 });
+    const sharing = hypervisor.pageSharing;
+    /** A domain of two pages, that begin with these numbers. */
+    const build = (numbers: readonly number[]) => {
+      const domain = hypervisor.createDomain(8, 1, null);
+      const mfns = domain.memory.populate(numbers.length);
+      const frames = () => mfns.map((mfn) => domain.memory.machineFrame(mfn));
+      for (const [i, frame] of frames().entries()) memory.frame(frame).set([numbers[i]!, 1, 2]);
+      for (const mfn of mfns) sharing.share(domain, mfn, 1);
+      return { domain, frames };
+    };
+    const gone = build([1, 2]);
+    hypervisor.destroyDomain(gone.domain);
+    const alone = build([3, 4]);
+    expect(sharing.merged).toBe(0);
+    const second = build([4, 5]);
+    expect(second.frames()[0]).toBe(alone.frames()[1]);
+    const third = build([5, 3]);
+    expect(third.frames()).toEqual([second.frames()[1], alone.frames()[0]]);
+    expect(sharing.merged).toBe(3);
+  });
+});
+
 describe('on the processor', () => {
   const WRITTEN = 0x1122334455;
 

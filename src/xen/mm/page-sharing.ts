@@ -10,8 +10,8 @@
  *     and goes, and its contents do not change. When nobody else has it any more it is given back.
  *   - Only pages that nobody but the domain can write to are looked at: no page tables, no descriptors, nothing that is
  *     held (grants, event pages), nothing that Domain 0 keeps (SharedFrames.keep), and in the background no domain
- *     that is paused, because it may not be finished. That a page is not written to while it is looked at follows: its domain is on this
- *     thread, which is here.
+ *     that is paused, because it may not be finished. That a page is not written to while it is looked at follows: its
+ *     domain is on this thread, which is here.
  *   - The background scan takes only pages that were the same one pass ago, as a page that is written to often would be
  *     copied again at once. It merges what it sees twice, and zeros.
  *   - What is known of frames is bounded by the machine's memory: 19 bytes a frame, from the first use on.
@@ -96,6 +96,8 @@ export class PageSharing {
   /** Pages of this pass that were not what they were in the last one. */
   private changed = 0;
   private nextPass = 0;
+  /** Pages that {@link share} was told of while their domain was the only one. */
+  private postponed: { readonly id: number; readonly first: number; readonly count: number }[] = [];
 
   constructor(host: SharingHost) {
     this.host = host;
@@ -112,11 +114,26 @@ export class PageSharing {
     return this.zeroFrame;
   }
 
-  /** Looks at pages that follow each other of a domain that is not running, and was just written by who builds it. */
+  /**
+   * Looks at pages that follow each other of a domain that is not running, and was just written by who builds it. Those
+   * of the only domain are looked at when another one is built, so that nobody waits for nothing.
+   */
   share(domain: SharingDomain, first: number, count: number): void {
     if (!this.enabled) return;
     // There will be more to find soon.
     this.nextPass = 0;
+    if (this.host.count() === 1) {
+      this.postponed = this.postponed.filter(({ id }) => id === domain.id);
+      this.postponed.push({ id: domain.id, first, count });
+      return;
+    }
+    const earlier = this.postponed.shift();
+    const alone = earlier && this.host.domain(earlier.id);
+    if (alone) this.look(alone, earlier.first, earlier.count);
+    this.look(domain, first, count);
+  }
+
+  private look(domain: SharingDomain, first: number, count: number): void {
     const { memory } = domain;
     this.host.processor.tablesChanged(memory.space);
     for (let mfn = first; mfn < first + count; mfn++)
