@@ -5,55 +5,33 @@ import { Machine } from '../../src/toolstack/machine.ts';
 import { nodePcpus } from '../../src/toolstack/node/pcpu.ts';
 import { parseOptions } from '../../src/toolstack/options.ts';
 import { type DomainEvents, RunningDomain } from '../../src/toolstack/running-domain.ts';
+import { Screen } from './screen.ts';
 
 const FORKS = 4;
 /** Milliseconds until an answer is missed. */
 const PATIENCE = 120_000;
 const WORKERS = new URL('../../dist/toolstack/node/', import.meta.url);
 
-/** A domain's console: what was seen, and a way to run lines of the shell. */
-class Screen implements DomainEvents {
+class DomainScreen extends Screen implements DomainEvents {
   domain!: RunningDomain;
-  text = '';
-  private readonly decoder = new TextDecoder();
-  private watcher: () => void = () => {};
-  private lines = 0;
 
-  onOutput(bytes: Uint8Array): void {
-    this.text += this.decoder.decode(bytes, { stream: true });
-    this.watcher();
+  constructor() {
+    super(PATIENCE);
+  }
+
+  protected type(bytes: Uint8Array): void {
+    this.domain.type(bytes);
   }
 
   onLog(): void {}
 
   onRoom(): void {}
-
-  see(pattern: RegExp): Promise<string> {
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Error(`not seen: ${pattern}\n${this.text}`)), PATIENCE);
-      this.watcher = () => {
-        const match = pattern.exec(this.text);
-        if (!match) return;
-        clearTimeout(timer);
-        resolve(match[1] ?? '');
-      };
-      this.watcher();
-    });
-  }
-
-  /** @returns what the line printed */
-  async run(line: string): Promise<string> {
-    const end = `end${++this.lines}`;
-    this.text = '';
-    this.domain.type(new TextEncoder().encode(`echo start; ${line}; echo e''${end.slice(1)}\n`));
-    return (await this.see(new RegExp(`\\nstart\\r?\\n([\\s\\S]*)${end}`))).replaceAll('\r', '').trim();
-  }
 }
 
 let machine: Machine;
 let guest: Guest;
-const parent = new Screen();
-const screens: Screen[] = [];
+const parent = new DomainScreen();
+const screens: DomainScreen[] = [];
 let freeBefore = 0;
 
 const free = async () => (await machine.control.machineInfo()).freePages;
@@ -80,7 +58,7 @@ describe('forks of a running domain', () => {
     await parent.run('NAME=first; (while :; do COUNT=$((COUNT+1)); sleep 0.1; done) & echo kept > /tmp/file');
     freeBefore = await free();
     for (let number = 0; number < FORKS; number++) {
-      const screen = new Screen();
+      const screen = new DomainScreen();
       screen.domain = await parent.domain.fork(`fork${number}`, screen);
       screens.push(screen);
       await screen.domain.unpause();
@@ -118,14 +96,14 @@ describe('forks of a running domain', () => {
     for (const [number, id] of ids.entries())
       expect(machine.store.read(`/local/domain/${id}/name`)).toBe(`fork${number}`);
     // The watches of the guest's kernel are there: it answers to the toolstack.
-    const [first] = screens as [Screen];
+    const [first] = screens as [DomainScreen];
     machine.store.write(`/local/domain/${first.domain.id}/cpu/1/availability`, 'offline');
     await first.run('until [ $(nproc) = 1 ]; do sleep 0.1; done');
     expect(await parent.run('nproc')).toBe('2');
   });
 
   it('end for themselves, and give everything back', async () => {
-    const [first, ...others] = screens as [Screen, ...Screen[]];
+    const [first, ...others] = screens as [DomainScreen, ...DomainScreen[]];
     first.domain.type(new TextEncoder().encode('poweroff\n'));
     expect(await first.domain.ended).toEqual({ code: 0, crashReason: null });
     await first.domain.destroy();
@@ -139,7 +117,7 @@ describe('forks of a running domain', () => {
 
 describe('a second domain of the same kernel', () => {
   it('comes to share most of its memory with the first, and each has its own', async () => {
-    const second = new Screen();
+    const second = new DomainScreen();
     second.domain = await RunningDomain.start(machine, guest, second);
     await second.see(/xenolith:~# /);
     const { totalPages } = await machine.control.getDomainInfo(second.domain.id);

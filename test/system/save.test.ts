@@ -8,26 +8,21 @@ import type { DomainInfo } from '../../src/toolstack/api/model.ts';
 import type { ConsoleConnection } from '../../src/toolstack/api/toolstack.ts';
 import { readDomainConfig } from '../../src/toolstack/config/domain-config.ts';
 import { nodePcpus } from '../../src/toolstack/node/pcpu.ts';
+import { Screen } from './screen.ts';
 
 /** Milliseconds until an answer is missed. */
 const PATIENCE = Number(process.env['PATIENCE'] ?? 120_000);
 const WORKERS = new URL(process.env['XENOLITH_WORKERS'] ?? '../../dist/toolstack/node/', import.meta.url);
 
-/** A domain's console: what was seen, and a way to run lines of the shell. */
-class Screen {
-  text = '';
+class ConsoleScreen extends Screen {
   ended = false;
   private connection!: ConsoleConnection;
-  private readonly decoder = new TextDecoder();
-  private watcher: () => void = () => {};
-  private lines = 0;
 
-  static async of(toolstack: LocalToolstack, domid: number): Promise<Screen> {
-    const screen = new Screen();
+  static async of(toolstack: LocalToolstack, domid: number): Promise<ConsoleScreen> {
+    const screen = new ConsoleScreen(PATIENCE);
     screen.connection = await toolstack.console(domid, {
       onOutput: (bytes) => {
-        screen.text += screen.decoder.decode(bytes, { stream: true });
-        screen.watcher();
+        screen.onOutput(bytes);
         return true;
       },
       onEnd: () => {
@@ -37,32 +32,15 @@ class Screen {
     return screen;
   }
 
-  see(pattern: RegExp): Promise<string> {
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Error(`not seen: ${pattern}\n${this.text}`)), PATIENCE);
-      this.watcher = () => {
-        const match = pattern.exec(this.text);
-        if (!match) return;
-        clearTimeout(timer);
-        resolve(match[1] ?? '');
-      };
-      this.watcher();
-    });
-  }
-
-  /** @returns what the line printed */
-  async run(line: string): Promise<string> {
-    const end = `end${++this.lines}`;
-    this.text = '';
-    this.connection.type(new TextEncoder().encode(`echo start; ${line}; echo e''${end.slice(1)}\n`));
-    return (await this.see(new RegExp(`\\nstart\\r?\\n([\\s\\S]*)${end}`))).replaceAll('\r', '').trim();
+  protected type(bytes: Uint8Array): void {
+    this.connection.type(bytes);
   }
 }
 
 let folder: string;
 let toolstack: LocalToolstack;
 let domain: DomainInfo;
-let screen: Screen;
+let screen: ConsoleScreen;
 const file = () => join(folder, 'saved');
 
 /** How far the guest's clock is ahead, s: at least, and at most. */
@@ -94,7 +72,7 @@ disk = [ "${join(folder, 'disk')},raw,xvda,rw" ]
 vif = [ "" ]`;
   const { config } = readDomainConfig([{ text, name: 'box.cfg' }], folder);
   domain = await toolstack.create(config);
-  screen = await Screen.of(toolstack, domain.domid);
+  screen = await ConsoleScreen.of(toolstack, domain.domid);
   await screen.see(/xenolith:~# /);
   // What the kernel says of a busy machine would stand between the answers.
   await screen.run('dmesg -n 1');
@@ -128,7 +106,7 @@ describe('a saved domain', () => {
     expect(restored.uuid).toBe(domain.uuid);
     expect(restored.domid).not.toBe(domain.domid);
     domain = restored;
-    screen = await Screen.of(toolstack, domain.domid);
+    screen = await ConsoleScreen.of(toolstack, domain.domid);
     const then = Number(await screen.run('cat /tmp/count'));
     expect(then).toBeGreaterThanOrEqual(counted);
     await screen.run('sleep 0.5');
@@ -199,7 +177,7 @@ describe('a fork with a disk and a network', () => {
   it('has them as they were, and neither sees what the other writes', async () => {
     await screen.run('echo common | dd of=/dev/xvda conv=fsync 2> /dev/null');
     const [fork] = await toolstack.fork(domain.domid);
-    const copy = await Screen.of(toolstack, fork!.domid);
+    const copy = await ConsoleScreen.of(toolstack, fork!.domid);
     const read = 'dd if=/dev/xvda bs=6 count=1 iflag=direct 2> /dev/null';
     expect(await copy.run(read)).toBe('common');
     await screen.run('echo parent | dd of=/dev/xvda conv=fsync 2> /dev/null');
