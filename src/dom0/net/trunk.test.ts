@@ -1,17 +1,14 @@
 import { describe, expect, it } from 'vitest';
-import { XenbusState } from '../../xen/public/io/xenbus.ts';
 import type { DataPlaneFactory, PlaneOpener } from '../backend/data-plane.ts';
 import { type TestBackends, testBackends } from '../backend/testing.ts';
-import { BROADCAST_MAC, parseMac, putMac } from './addresses.ts';
+import { BROADCAST_MAC } from './addresses.ts';
 import type { NatLink } from './nat/nat.ts';
 import { networkPlanes } from './networks.ts';
 import { NO_OFFLOAD, type Offload } from './offload.ts';
-import { NetFront } from './testing-netfront.ts';
+import type { NetFront } from './testing-netfront.ts';
+import { BRIDGE, connectedFronts, frame, GATEWAY, macOf } from './testing-vifs.ts';
 import { Trunk } from './trunk.ts';
-import { VirtualInterface } from './vif.ts';
 
-const GATEWAY = 0x0200_0000_0001;
-const FULL = { 'feature-sg': 1, 'feature-gso-tcpv4': 1 };
 const PCPUS = 2;
 
 /** Processors that each have bridges of their own, a domain on each, and somebody on Domain 0's thread. */
@@ -38,7 +35,7 @@ async function world() {
       open: (kind, ...rest) => backends.opener.open(kind + pcpu, ...rest),
     }),
   );
-  const opening = Trunk.open(backends.machines.memory, planes, 'br0', (work) => work());
+  const opening = Trunk.open(backends.machines.memory, planes, BRIDGE, (work) => work());
   await backends.settle();
   const trunk = await opening;
   const received: { from: number; to: number; length: number; offload: Offload }[] = [];
@@ -60,32 +57,9 @@ async function world() {
     };
   });
   await backends.settle();
-  const fronts: NetFront[] = [];
-  for (const [index, guest] of backends.machines.domains.entries()) {
-    new VirtualInterface(
-      { planes: planes[index]!, store: backends.store },
-      {
-        ...{ domid: guest.domain.id, devid: 0, bridge: 'br0', ips: [], rules: [], rate: null, mtu: 1500 },
-        ...{ mac: `00:16:3e:00:00:0${index + 1}`, vifname: null },
-      },
-    );
-    const front = new NetFront(backends, guest);
-    expect(await front.connect(FULL)).toBe(XenbusState.Connected);
-    fronts.push(front);
-  }
+  const fronts = await connectedFronts(backends, (index) => planes[index]!);
   return { backends, trunk, member, link, fronts, received, calls };
 }
-
-function frame(from: number, to: number, length: number): Uint8Array {
-  const bytes = new Uint8Array(length).fill(7);
-  putMac(bytes, 0, to);
-  putMac(bytes, 6, from);
-  bytes[12] = 0x88;
-  bytes[13] = 0xb5;
-  return bytes;
-}
-
-const macOf = (index: number) => parseMac(`00:16:3e:00:00:0${index + 1}`)!;
 
 describe('a trunk', () => {
   it('makes one network of the bridges of several processors', async () => {

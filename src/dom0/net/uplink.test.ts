@@ -1,15 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { XenbusState } from '../../xen/public/io/xenbus.ts';
 import { grantInUse, grantPage, type TestBackends, testBackends } from '../backend/testing.ts';
-import { parseMac, putMac } from './addresses.ts';
 import { networkPlanes } from './networks.ts';
 import { NO_OFFLOAD, type Offload } from './offload.ts';
-import { NetFront } from './testing-netfront.ts';
+import type { NetFront } from './testing-netfront.ts';
+import { BRIDGE, connectedFronts, frame, GATEWAY, macOf } from './testing-vifs.ts';
 import { Uplink } from './uplink.ts';
-import { VirtualInterface } from './vif.ts';
-
-const GATEWAY = 0x0200_0000_0001;
-const FULL = { 'feature-sg': 1, 'feature-gso-tcpv4': 1 };
 
 async function world(domains: number) {
   const made: { planes: ReturnType<typeof networkPlanes> | null } = { planes: null };
@@ -29,7 +24,7 @@ async function world(domains: number) {
   const opening = Uplink.open(
     backends.machines.memory,
     backends.opener,
-    'br0',
+    BRIDGE,
     (work) => later.push(work),
     () => ({
       receive: (frame, { flags, gso, gsoSize }) => {
@@ -42,32 +37,9 @@ async function world(domains: number) {
   await backends.settle();
   const uplink = await opening;
   await backends.settle();
-  const fronts: NetFront[] = [];
-  for (const [index, guest] of backends.machines.domains.entries()) {
-    new VirtualInterface(
-      { planes: backends.opener, store: backends.store },
-      {
-        ...{ domid: guest.domain.id, devid: 0, bridge: 'br0', ips: [], rules: [], rate: null, mtu: 1500 },
-        ...{ mac: `00:16:3e:00:00:0${index + 1}`, vifname: null },
-      },
-    );
-    const front = new NetFront(backends, guest);
-    expect(await front.connect(FULL)).toBe(XenbusState.Connected);
-    fronts.push(front);
-  }
+  const fronts = await connectedFronts(backends, () => backends.opener);
   return { backends, uplink, fronts, received, calls, later };
 }
-
-function frame(from: number, to: number, length: number): Uint8Array {
-  const bytes = new Uint8Array(length).fill(7);
-  putMac(bytes, 0, to);
-  putMac(bytes, 6, from);
-  bytes[12] = 0x88;
-  bytes[13] = 0xb5;
-  return bytes;
-}
-
-const macOf = (index: number) => parseMac(`00:16:3e:00:00:0${index + 1}`)!;
 
 describe('an uplink', () => {
   it('carries frames both ways with what is left to do to them', async () => {
