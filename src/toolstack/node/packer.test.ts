@@ -34,7 +34,7 @@ function part(number: number, size = 100): { regions: StoredRegion[]; module: Ui
 function use(store: TranslationStore, packer: Packer, parts: readonly ReturnType<typeof part>[]): void {
   for (const each of parts) {
     const name = store.save({ ...each, image: new Uint8Array() })!;
-    packer.add({ name, ...each });
+    packer.add(name, each.module);
   }
 }
 
@@ -105,6 +105,19 @@ describe('packs', () => {
     expect(inStore()).toHaveLength(4);
     vi.runAllTimers();
     expect(inStore().map(({ regions }) => regions.length)).toEqual([2, 2]);
+  });
+
+  it('are made of what is left, if another process has packed the rest', () => {
+    const store = open();
+    const packer = new Packer(store, images, compile);
+    const parts = [1, 2, 3].map((number) => part(number, 50_000));
+    use(store, packer, parts);
+    const [first] = [...store.index()].filter(({ regions }) => regions[0]!.pages[0]!.bytes[0] === 2);
+    store.remove(first!.name);
+    packer.pack();
+    expect(inStore().map(({ regions }) => regions.map(({ pages }) => pages[0]!.bytes[0]))).toEqual([[1, 3]]);
+    packer.pack();
+    expect(inStore()).toHaveLength(1);
   });
 
   it('are not made where the engine gives no images, or nothing more can be kept', () => {

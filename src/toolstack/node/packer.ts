@@ -6,7 +6,7 @@
  */
 import { mergeRegions } from '../../x86/index.ts';
 import type { CodeImages } from './engine.ts';
-import type { StoredBatch, TranslationStore } from './translation-store.ts';
+import type { TranslationStore } from './translation-store.ts';
 
 /** Bytes of modules that make a pack: a few dozen regions, compiled in about 50 ms. */
 const PACK = 128 << 10;
@@ -14,9 +14,11 @@ const PACK = 128 << 10;
 /** For how long, ms, nobody has wanted anything when they are made, one at a time. */
 const QUIET = 100;
 
-/** A module without an image, as the store has it. */
-interface Part extends Pick<StoredBatch, 'module' | 'regions'> {
+/** A module without an image, in the store. */
+interface Part {
   readonly name: string;
+  /** The module's. */
+  readonly bytes: number;
 }
 
 export class Packer {
@@ -39,10 +41,10 @@ export class Packer {
     this.compile = compile;
   }
 
-  /** This run uses it. */
-  add(part: Part): void {
-    this.parts.push(part);
-    this.bytes += part.module.length;
+  /** This run uses it. @param module only counted: it is read again when it is needed */
+  add(name: string, module: Uint8Array): void {
+    this.parts.push({ name, bytes: module.length });
+    this.bytes += module.length;
   }
 
   /** Something was wanted just now: packs are made when nothing is any more. */
@@ -63,16 +65,21 @@ export class Packer {
 
   /** Makes one, of those that were wanted first. */
   pack(): void {
+    const { store } = this;
     let bytes = 0;
     let count = 0;
-    while (bytes < PACK && count < this.parts.length) bytes += this.parts[count++]!.module.length;
-    const parts = this.parts.splice(0, count);
+    while (bytes < PACK && count < this.parts.length) bytes += this.parts[count++]!.bytes;
     this.bytes -= bytes;
+    // Somebody else may have packed it already.
+    const parts = this.parts.splice(0, count).flatMap(({ name }) => {
+      const batch = store.load(name);
+      return batch === null ? [] : [{ name, ...batch }];
+    });
     const module = mergeRegions(parts.map((part) => part.module));
     const image = module && this.images.take(this.compile(module));
     if (!image) return;
     const regions = parts.flatMap((part) => part.regions);
-    if (this.store.save({ module, regions, image }) === null) return;
-    for (const { name } of parts) this.store.remove(name);
+    if (store.save({ module, regions, image }) === null) return;
+    for (const { name } of parts) store.remove(name);
   }
 }
