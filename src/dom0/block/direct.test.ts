@@ -220,6 +220,12 @@ describe('a disk that is a file', () => {
     await front.backends.settle();
     expect(files.calls).toHaveLength(20);
     expect(front.answers()).toHaveLength(20);
+    for (let id = 20; id < 32; id++) front.request(id, BLKIF_OP.FLUSH_DISKCACHE, 0, []);
+    front.setIndex(0, 32);
+    guest.domain.events.send(front.port);
+    expect(files.calls).toHaveLength(24);
+    await front.backends.settle();
+    expect(files.calls).toHaveLength(32);
   });
 
   it.each<[string, (front: ReturnType<typeof setUp>['front']) => void]>([

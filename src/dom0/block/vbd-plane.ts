@@ -39,6 +39,8 @@ const PERSISTENT_PAGES = 1024;
 const TURN = 64;
 /** And bytes that it moves by itself before that. */
 const TURN_BYTES = 512 << 10;
+/** A flush counts as so many. */
+const FLUSH_BYTES = TURN_BYTES / 4;
 
 const SEGMENTS_PER_PAGE = PAGE_SIZE / BLKIF_SEGMENT.size;
 
@@ -273,6 +275,7 @@ export class VbdPlane implements DataPlane {
   private flushAtOnce(direct: DirectDisk, indirect: boolean): boolean {
     const alone = !indirect && this.view.getUint8(BLKIF_REQUEST.nr_segments) === 0;
     if (!alone || this.flushFailed || !direct.readyToFlush) return false;
+    this.moved += FLUSH_BYTES;
     if (direct.flush()) return true;
     // Domain 0's thread says so to the guest, and to the user.
     this.flushFailed = true;
