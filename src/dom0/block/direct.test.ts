@@ -112,6 +112,21 @@ describe('a disk that is a file', () => {
     expect(files.calls).toEqual(['flush 7', 'write 7 at 0']);
   });
 
+  it('is not flushed at once any more when Domain 0’s thread could not flush it', async () => {
+    const { front, files, source } = withFile();
+    await front.connect();
+    tableOf32Pages(front);
+    for (let id = 0; id < 9; id++) front.indirect(id, BLKIF_OP.WRITE, 0, 32, [20]);
+    source.failing = new Error('input/output error');
+    front.request(9, BLKIF_OP.FLUSH_DISKCACHE, 0, []);
+    await front.kick();
+    expect(statuses(front.answers()).at(-1)).toEqual([9, BLKIF_RSP.ERROR]);
+    front.request(10, BLKIF_OP.FLUSH_DISKCACHE, 0, []);
+    await front.kick();
+    expect(statuses(front.answers())).toEqual([[10, BLKIF_RSP.ERROR]]);
+    expect(files.calls.filter((text) => text.startsWith('flush'))).toEqual([]);
+  });
+
   it('that flushes slowly is read and written at once all the same', async () => {
     const { front, source, files } = withFile();
     await front.connect();

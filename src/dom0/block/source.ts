@@ -25,6 +25,8 @@ export interface BlockSource {
    * well, until the disk is closed; a {@link flush} covers what was written so. Left out or null: there is none.
    */
   handOut?(): number | null;
+  /** Who has the descriptor flushed the file, and that failed: the host may not say so again, so no flush succeeds. */
+  flushFailed?(): void;
   /** No call is under way. */
   close(): Promise<void>;
 }
@@ -46,8 +48,9 @@ export interface RandomAccess {
   readonly discardGranularity?: number;
   /** Those bytes are not needed any more: they read as zeroes, or as before. */
   discard?(offset: number, length: number): Promise<void>;
-  /** As {@link BlockSource.handOut}. */
+  /** These two as {@link BlockSource} has them. */
   handOut?(): number | null;
+  flushFailed?(): void;
   close(): Promise<void>;
 }
 
@@ -121,6 +124,10 @@ export class RawDisk implements BlockSource {
 
   handOut(): number | null {
     return this.medium.handOut?.() ?? null;
+  }
+
+  flushFailed(): void {
+    this.medium.flushFailed?.();
   }
 
   close(): Promise<void> {

@@ -9,7 +9,7 @@ import { grantPage, type TestBackends, testBackends } from '../backend/testing.t
 import { XenstoreClient } from '../xenstore/client.ts';
 import type { DirectFiles } from './direct.ts';
 import { IoScheduler } from './scheduler.ts';
-import { type BlockSource, MemorySource } from './source.ts';
+import { type BlockSource, DiskError, MemorySource } from './source.ts';
 import { type VbdDescription, VirtualBlockDevice } from './vbd.ts';
 import { VbdPlane } from './vbd-plane.ts';
 
@@ -63,9 +63,19 @@ export class SlowSource implements BlockSource {
 /** One that lies in a file: what is read and written by the file's descriptor is on the disk. */
 export class FileSource extends SlowSource {
   readonly file = 7;
+  private lost = false;
 
-  handOut(): number {
-    return this.file;
+  handOut(): number | null {
+    return this.lost ? null : this.file;
+  }
+
+  flushFailed(): void {
+    this.lost = true;
+  }
+
+  override async flush(): Promise<void> {
+    if (this.lost) throw new DiskError('what was written may be lost');
+    await super.flush();
   }
 }
 

@@ -39,8 +39,8 @@ const PERSISTENT_PAGES = 1024;
 const TURN = 64;
 /** And bytes that it moves by itself before that. */
 const TURN_BYTES = 512 << 10;
-/** A flush counts as so many. */
-const FLUSH_BYTES = TURN_BYTES / 4;
+/** A flush counts as so many of them. */
+const FLUSH_COST = TURN_BYTES / 4;
 
 const SEGMENTS_PER_PAGE = PAGE_SIZE / BLKIF_SEGMENT.size;
 
@@ -112,7 +112,7 @@ export class VbdPlane implements DataPlane {
   private barrier: { slot: number; work: Work } | 'under way' | null = null;
   private draining = false;
   private closed = false;
-  /** See {@link FLUSH_FAILED}. */
+  /** Here, or on Domain 0's thread: that one knows then that none succeeds any more, and the host may not. */
   private flushFailed = false;
 
   /** @param files null: all requests go by Domain 0's thread */
@@ -152,6 +152,8 @@ export class VbdPlane implements DataPlane {
     const slot = this.slots[number];
     if (!slot) return;
     const outcome = outcomeOf(signal);
+    if (outcome === Outcome.error && (slot.barrier || slot.operation === BLKIF_OP.FLUSH_DISKCACHE))
+      this.flushFailed = true;
     this.finish(number, slot, outcome === Outcome.okay ? BLKIF_RSP.OKAY : failure(outcome));
     if (slot.barrier) this.barrier = null;
     if (this.closed) return;
@@ -275,7 +277,7 @@ export class VbdPlane implements DataPlane {
   private flushAtOnce(direct: DirectDisk, indirect: boolean): boolean {
     const alone = !indirect && this.view.getUint8(BLKIF_REQUEST.nr_segments) === 0;
     if (!alone || this.flushFailed || !direct.readyToFlush) return false;
-    this.moved += FLUSH_BYTES;
+    this.moved += FLUSH_COST;
     if (direct.flush()) return true;
     // Domain 0's thread says so to the guest, and to the user.
     this.flushFailed = true;

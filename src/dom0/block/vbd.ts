@@ -17,7 +17,7 @@ import {
 import type { XenstoreClient } from '../xenstore/client.ts';
 import { ForkableDisk } from './forked-disk.ts';
 import type { DiskLimits, DiskQueue, IoScheduler } from './scheduler.ts';
-import { type BlockSource, DiskError, type RandomAccess } from './source.ts';
+import type { BlockSource, RandomAccess } from './source.ts';
 import { MAX_INDIRECT_SEGMENTS } from './vbd-plane.ts';
 import { completion, DiskOp, DRAIN, DRAINED, FLUSH_FAILED, Outcome, type VbdParameters } from './wire.ts';
 
@@ -84,8 +84,6 @@ export class VirtualBlockDevice implements XenbusDriver {
   private closing: Promise<void> | null = null;
   /** Requests at the source or on the way to it. */
   private underWay = 0;
-  /** What was written may be lost: the host could not make it durable. */
-  private lost = false;
   /** Nothing is under way any more. */
   private onIdle: (() => void) | null = null;
   private ended: Promise<void> | null = null;
@@ -180,7 +178,7 @@ export class VirtualBlockDevice implements XenbusDriver {
     this.plane = await host.planes.open('vbd', domid, parameters, {
       onMessage: (message) => {
         if (message === DRAINED) this.onDrained();
-        else if (message === FLUSH_FAILED) this.lost = true;
+        else if (message === FLUSH_FAILED) this.source.flushFailed?.();
         else this.serve(message as readonly number[]);
       },
       onFailure: (error) => this.device.fail(error.message),
@@ -306,25 +304,20 @@ export class VirtualBlockDevice implements XenbusDriver {
         statistics.bytesWritten += bytes;
         return source.write(offset, buffers);
       case DiskOp.flush:
-        return this.flush();
+        statistics.flushes++;
+        return source.flush();
       case DiskOp.discard:
         statistics.discards++;
         return source.discard(offset, extent);
       case DiskOp.barrier:
-        await this.flush();
+        statistics.flushes++;
+        await source.flush();
         if (bytes === 0) return;
         statistics.writes++;
         statistics.bytesWritten += bytes;
         await source.write(offset, buffers);
         await source.flush();
     }
-  }
-
-  /** @throws DiskError, or whatever is wrong with the medium */
-  private flush(): Promise<void> {
-    this.statistics.flushes++;
-    if (this.lost) throw new DiskError(`${this.description.vdev}: what was written may be lost`);
-    return this.source.flush();
   }
 }
 

@@ -354,6 +354,10 @@ class ClaimedFile implements RandomAccess {
     return this.file.handOut();
   }
 
+  flushFailed(): void {
+    this.file.flushFailed();
+  }
+
   async close(): Promise<void> {
     if (!this.released) return;
     this.released();

@@ -28,6 +28,17 @@ const path = (name: string) => join(folder, name);
 const bytes = Uint8Array.from({ length: 1 << 20 }, (_, at) => (at * 13 + (at >> 9)) & 0xff);
 
 describe('a file', () => {
+  it('that somebody else could not flush is durable no more, and handed out no more', async () => {
+    const file = await DiskFile.open(path('lost'), false, true);
+    await file.write(0, [bytes]);
+    await file.flush();
+    expect(file.handOut()).not.toBeNull();
+    file.flushFailed();
+    expect(file.handOut()).toBeNull();
+    await expect(file.flush()).rejects.toThrow('may be lost');
+    await file.close();
+  });
+
   it('is read and written in many pieces, and is durable', async () => {
     writeFileSync(path('file'), bytes);
     const file = await DiskFile.open(path('file'), false);

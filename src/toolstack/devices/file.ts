@@ -140,9 +140,13 @@ export class DiskFile implements RandomAccess {
   }
 
   handOut(): number | null {
-    if (!this.local) return null;
+    if (!this.local || this.failure) return null;
     this.handedOut ||= !this.readonly;
     return this.fd;
+  }
+
+  flushFailed(): void {
+    this.failure ??= new DiskError(`${this.name}: what was written may be lost`);
   }
 
   async close(): Promise<void> {
