@@ -62,6 +62,9 @@ export async function makeIoImages(images: Images): Promise<IoImages> {
 /** One line that makes the drivers of virtio's devices work, in a guest that has such devices. */
 export const LOAD_VIRTIO = 'modprobe -a virtio_ring virtio virtio_pci virtio_blk virtio_net';
 
+/** What a guest's shell does until it has an address. */
+export const UNTIL_ADDRESS = 'until ip -o addr show eth0 | grep -q "inet "; do sleep 0.1; done';
+
 /** A port of the loopback that nobody has now. */
 export async function freePort(): Promise<number> {
   const server = createServer();

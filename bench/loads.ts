@@ -1,4 +1,5 @@
 /** What is known of the soak's loads and of the host's memory while they run. */
+import { mean } from './report.ts';
 
 export const LOADS = ['files', 'code', 'storm', 'signals'] as const;
 
@@ -7,10 +8,6 @@ const SILENCE = 300;
 
 /** How much more memory the last third of the time may use than the second, as a factor. */
 const FLAT = 1.03;
-
-function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
-}
 
 /** Is memory flat? Compares the means of the second and the last third of samples taken at equal distances. */
 export function flatness(samples: readonly number[]): { flat: boolean; middle: number; last: number } {

@@ -24,6 +24,7 @@ import {
   LOAD_VIRTIO,
   type Quantity,
   type Shell,
+  UNTIL_ADDRESS,
 } from './io.ts';
 import { cpuSecondsOf, System } from './process.ts';
 import type { Row } from './report.ts';
@@ -293,9 +294,7 @@ export class NetworkResults {
         );
         system.type('udhcpc -q -t 5 -T 1 -i eth0 >/dev/null 2>&1\n');
       }
-      system.type(
-        `until ip -o addr show eth0 | grep -q "inet "; do sleep 0.1; done; ${IO} serve ${PORT} &\n`,
-      );
+      system.type(`${UNTIL_ADDRESS}; ${IO} serve ${PORT} &\n`);
       await system.see(/io serves/);
       for (const row of rows) {
         system.takeOutput();

@@ -18,6 +18,10 @@ export type SystemName = (typeof SYSTEMS)[number];
 
 const isRate = (unit: string) => unit.endsWith('/s');
 
+export function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
 export function median(values: readonly number[]): number | null {
   if (values.length === 0) return null;
   const sorted = [...values].sort((a, b) => a - b);

@@ -6,8 +6,8 @@
  */
 import { createSocket } from 'node:dgram';
 import { type BenchDomain, BenchMachine, type DomainImages, makeDomainImages } from './domains.ts';
-import { freePort } from './io.ts';
-import { median, type Row } from './report.ts';
+import { freePort, UNTIL_ADDRESS } from './io.ts';
+import { mean, median, type Row } from './report.ts';
 import { type TogetherOptions, WARP } from './scheduler.ts';
 
 const sleep = (seconds: number) => new Promise<void>((resolve) => setTimeout(resolve, seconds * 1000));
@@ -69,8 +69,6 @@ async function memory({ toolstack }: BenchMachine): Promise<{ used: number; own:
   return { used: (host.totalMemory - host.freeMemory) / 1024, own: domain0!.memory / 1024 };
 }
 
-const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
-
 /** Milliseconds until something is answered, on average. */
 async function roundTrip(ask: (text: string) => Promise<void>): Promise<number> {
   const times: number[] = [];
@@ -98,7 +96,7 @@ class IdleDomain {
     const config = `vif=[""]\nxenolith_forward="${port}:${ANSWER}/udp"`;
     const domain = await machine.create({ name: 'idle', memory: MEMORY, config });
     await domain.ready();
-    await domain.run('until ip -o addr show eth0 | grep -q "inet "; do sleep 0.1; done');
+    await domain.run(UNTIL_ADDRESS);
     domain.type(`answer ${ANSWER} &\n`);
     await domain.see(/answer ready\r?\n/);
     domain.type('cat\n');

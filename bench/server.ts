@@ -13,7 +13,15 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { debianImage } from '#dist/toolstack/images/debian/build.js';
-import { awaitRow, freePort, type IoImages, IoSamples, type IoTimes, LOAD_VIRTIO } from './io.ts';
+import {
+  awaitRow,
+  freePort,
+  type IoImages,
+  IoSamples,
+  type IoTimes,
+  LOAD_VIRTIO,
+  UNTIL_ADDRESS,
+} from './io.ts';
 import { System } from './process.ts';
 import type { Row } from './report.ts';
 import { type Peer, untilShell } from './systems.ts';
@@ -145,8 +153,6 @@ function mounting(tcg: boolean): string {
   return `until [ -b ${data} ]; do sleep 0.1; done\n{ ${steps.join(' && ')}; } || echo io failed: mount\n`;
 }
 
-const UNTIL_ADDRESS = 'until ip -o addr show eth0 | grep -q "inet "; do sleep 0.1; done\n';
-
 export class ServerResults {
   private readonly rows: readonly ServerRow[];
   private readonly times: IoTimes;
@@ -207,7 +213,7 @@ export class ServerResults {
         const found = 'until [ -e /sys/class/net/eth0 ]; do sleep 0.1; done; ip link set eth0 up';
         system.type(`${LOAD_VIRTIO}; ${found}; udhcpc -q -t 5 -T 1 -i eth0 >/dev/null 2>&1\n`);
       }
-      system.type(mounting(tcg) + UNTIL_ADDRESS);
+      system.type(`${mounting(tcg)}${UNTIL_ADDRESS}\n`);
       const prefix = `${PATH} chroot /mnt `;
       await this.run(system, images, peer, label, { nice, port, prefix, inside: 80 });
     } finally {

@@ -79,7 +79,21 @@ export class Bytes {
     this.bytes(other.view());
   }
 
+  /** A section of a module: its number, and its contents behind their length. */
+  section(id: number, fill: (contents: Bytes) => void): void {
+    const contents = new Bytes(256);
+    fill(contents);
+    this.u8(id);
+    this.sized(contents);
+  }
+
   view(): Uint8Array {
     return this.data.subarray(0, this.length);
   }
+}
+
+export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
 }

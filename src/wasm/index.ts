@@ -1,3 +1,4 @@
+export { sameBytes } from './bytes.ts';
 export * from './expr.ts';
 export * from './func.ts';
 export { mergeModules } from './merge.ts';

@@ -1,6 +1,6 @@
 /** Modules made into one: their functions, one module's after the other's, without names. */
 import { BRANCH_HINTS, EXTERNAL_FUNCTION, PREAMBLE, SECTION } from './binary.ts';
-import { Bytes } from './bytes.ts';
+import { Bytes, sameBytes } from './bytes.ts';
 
 interface Part {
   readonly types: Uint8Array;
@@ -28,24 +28,18 @@ export function mergeModules(
   const [first] = parts;
   if (first === undefined) return null;
   const fits = ({ types, imports, functions, exported }: Part) =>
-    same(types, first.types) && same(imports, first.imports) && exported === functions.length;
+    sameBytes(types, first.types) && sameBytes(imports, first.imports) && exported === functions.length;
   if (!parts.every(fits)) return null;
   const out = new Bytes(modules.reduce((sum, { length }) => sum + length, 0));
   out.bytes(PREAMBLE);
-  const section = (id: number, fill: (s: Bytes) => void) => {
-    const s = new Bytes(256);
-    fill(s);
-    out.u8(id);
-    out.sized(s);
-  };
   const functions = parts.flatMap((part) => part.functions);
-  section(SECTION.type, (s) => s.bytes(first.types));
-  section(SECTION.import, (s) => s.bytes(first.imports));
-  section(SECTION.function, (s) => {
+  out.section(SECTION.type, (s) => s.bytes(first.types));
+  out.section(SECTION.import, (s) => s.bytes(first.imports));
+  out.section(SECTION.function, (s) => {
     s.u32(functions.length);
     for (const type of functions) s.u32(type);
   });
-  section(SECTION.export, (s) => {
+  out.section(SECTION.export, (s) => {
     s.u32(functions.length);
     for (const i of functions.keys()) {
       s.name(nameOf(i));
@@ -53,7 +47,7 @@ export function mergeModules(
       s.u32(first.base + i);
     }
   });
-  section(SECTION.custom, (s) => {
+  out.section(SECTION.custom, (s) => {
     s.name(BRANCH_HINTS);
     s.u32(parts.reduce((sum, { hints }) => sum + hints.size, 0));
     let base = first.base;
@@ -65,7 +59,7 @@ export function mergeModules(
       base += part.functions.length;
     }
   });
-  section(SECTION.code, (s) => {
+  out.section(SECTION.code, (s) => {
     s.u32(functions.length);
     for (const body of parts.flatMap(({ bodies }) => bodies)) s.bytes(body);
   });
@@ -157,8 +151,4 @@ class Reader {
   name(): string {
     return new TextDecoder().decode(this.take(this.u32()));
   }
-}
-
-function same(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }

@@ -66,13 +66,7 @@ export class ModuleBuilder {
     const out = new Bytes(1 << 16);
     out.bytes(PREAMBLE);
     for (const func of [...this.imports, ...this.funcs]) this.type(func);
-    const section = (id: number, fill: (s: Bytes) => void) => {
-      const s = new Bytes(256);
-      fill(s);
-      out.u8(id);
-      out.sized(s);
-    };
-    section(SECTION.type, (s) => {
+    out.section(SECTION.type, (s) => {
       s.u32(this.types.length);
       for (const { params, results } of this.types) {
         s.u8(0x60);
@@ -82,7 +76,7 @@ export class ModuleBuilder {
         }
       }
     });
-    section(SECTION.import, (s) => {
+    out.section(SECTION.import, (s) => {
       s.u32(this.imports.length + 1);
       s.name('env');
       s.name('memory');
@@ -96,16 +90,16 @@ export class ModuleBuilder {
         s.u32(this.type(func));
       }
     });
-    section(SECTION.function, (s) => {
+    out.section(SECTION.function, (s) => {
       s.u32(this.funcs.length);
       for (const func of this.funcs) s.u32(this.type(func));
     });
     if (this.elements.length > 0)
-      section(SECTION.table, (s) => {
+      out.section(SECTION.table, (s) => {
         s.bytes([0x01, 0x70, 0x00]);
         s.u32(this.elements.length);
       });
-    section(SECTION.export, (s) => {
+    out.section(SECTION.export, (s) => {
       s.u32(this.exported.size + (this.tableName === null ? 0 : 1));
       if (this.tableName !== null) {
         s.name(this.tableName);
@@ -118,14 +112,14 @@ export class ModuleBuilder {
       }
     });
     if (this.elements.length > 0)
-      section(SECTION.element, (s) => {
+      out.section(SECTION.element, (s) => {
         s.bytes([0x01, 0x00, 0x41, 0x00, 0x0b]);
         s.u32(this.elements.length);
         for (const func of this.elements) s.u32(func.index);
       });
     const encoded = this.funcs.map((func) => ({ index: func.index, ...func.encode() }));
     const hinted = encoded.filter(({ hints }) => hints.length > 0);
-    section(SECTION.custom, (s) => {
+    out.section(SECTION.custom, (s) => {
       s.name(BRANCH_HINTS);
       s.u32(hinted.length);
       for (const { index, hints } of hinted) {
@@ -138,11 +132,11 @@ export class ModuleBuilder {
         }
       }
     });
-    section(SECTION.code, (s) => {
+    out.section(SECTION.code, (s) => {
       s.u32(this.funcs.length);
       for (const { code } of encoded) s.sized(code);
     });
-    section(0, (s) => {
+    out.section(SECTION.custom, (s) => {
       s.name('name');
       const names = new Bytes(1024);
       names.u32(this.funcs.length);

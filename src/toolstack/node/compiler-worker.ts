@@ -60,7 +60,7 @@ function load(from: TranslationStore, name: string): WebAssembly.Module | null {
   try {
     if (batch.image.length > 0) return images.restore(batch.image, bytes);
     const module = new WebAssembly.Module(bytes);
-    packer?.add(name, bytes);
+    packer?.add(name, bytes.length);
     return module;
   } catch {
     // No module for this engine.
@@ -86,7 +86,7 @@ if (store !== null) {
     const wide = regions.some((region) => region.wide);
     const image = wide ? images.take(module) : new Uint8Array();
     const name = image && store.save({ module: bytes, regions, image });
-    if (name !== null && !wide) packer?.add(name, bytes);
+    if (name !== null && !wide) packer?.add(name, bytes.length);
   };
   tellIndex(store.index());
 }

@@ -34,7 +34,7 @@ function part(number: number, size = 100): { regions: StoredRegion[]; module: Ui
 function use(store: TranslationStore, packer: Packer, parts: readonly ReturnType<typeof part>[]): void {
   for (const each of parts) {
     const name = store.save({ ...each, image: new Uint8Array() })!;
-    packer.add(name, each.module);
+    packer.add(name, each.module.length);
   }
 }
 

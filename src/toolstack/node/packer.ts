@@ -41,10 +41,10 @@ export class Packer {
     this.compile = compile;
   }
 
-  /** This run uses it. @param module only counted: it is read again when it is needed */
-  add(name: string, module: Uint8Array): void {
-    this.parts.push({ name, bytes: module.length });
-    this.bytes += module.length;
+  /** This run uses a module. @param bytes the module's length */
+  add(name: string, bytes: number): void {
+    this.parts.push({ name, bytes });
+    this.bytes += bytes;
   }
 
   /** Something was wanted just now: packs are made when nothing is any more. */

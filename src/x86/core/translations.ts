@@ -8,6 +8,7 @@
  * A region that has bytes of a dropped frame cannot be entered any more, and does not go on into that frame.
  */
 import { type Memory, PAGE_SIZE } from '../../machine/memory.ts';
+import { sameBytes } from '../../wasm/index.ts';
 import type { Cpu } from '../cpu.ts';
 import type { Decoder, Instruction } from '../decoder.ts';
 import { CPU } from '../state.ts';
@@ -428,7 +429,7 @@ export class Translations {
     const { u8 } = this.memory;
     return pages.every(({ ranges, bytes }, i) => {
       const start = frames[i]! * PAGE_SIZE;
-      return same(gather(u8.subarray(start, start + PAGE_SIZE), ranges), bytes);
+      return sameBytes(gather(u8.subarray(start, start + PAGE_SIZE), ranges), bytes);
     });
   }
 
@@ -560,10 +561,4 @@ function compileAtOnce(compiler: Compiler): RegionCompiler {
     post: (job) => void results.push(compiler.compile(job)),
     poll: () => results.shift() ?? null,
   };
-}
-
-function same(a: Uint8Array, b: Uint8Array): boolean {
-  if (a.length !== b.length) return false;
-  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
-  return true;
 }
