@@ -212,6 +212,25 @@ describe('a port forwarded to a guest', () => {
     expect(Buffer.compare(Buffer.concat(echo), data)).toBe(0);
   });
 
+  it('takes more short connections than it remembers: those that only wait make room', async () => {
+    const made = guest();
+    made.onRequest = (_port, accept) => {
+      const tcp = new GuestTcp();
+      tcp.connection = accept(tcp);
+      void tcp.until(() => tcp.ended).then(() => tcp.connection.end());
+    };
+    const { port } = await made.nat.forward({ ...forward, protocol: 'tcp' });
+    // The host ends first: so it is our half that waits.
+    const call = async () => {
+      const socket = connect({ port, host: '127.0.0.1' });
+      socket.end('x');
+      await socket.toArray();
+    };
+    for (let i = 0; i < 60; i++) await Promise.all(Array.from({ length: 20 }, call));
+    expect(made.nat.flows.tcp).toBeLessThanOrEqual(1024);
+    expect(made.nat.flows.tcp).toBeGreaterThan(1000);
+  });
+
   it('hangs up where nobody in the guest listens', async () => {
     const made = guest();
     made.onRequest = null;

@@ -131,6 +131,11 @@ export class TcpConnection {
     this.finish('aborted');
   }
 
+  /** Waits no longer for stray segments, if that is what it does: somebody else needs its place. */
+  giveWay(): void {
+    if (this.state === 'time-wait') this.finish('done');
+  }
+
   // --- What comes from the peer ---
 
   /** Takes a segment. Afterwards {@link settle} is to be called, once for all that came together. */
@@ -317,6 +322,7 @@ export class TcpConnection {
       return;
     }
     this.state = 'time-wait';
+    this.link.waits(this);
     this.endAt = this.link.clock.now() + TIME_WAIT_MS;
     this.arm();
   }

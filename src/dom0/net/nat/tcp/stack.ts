@@ -52,6 +52,8 @@ export class TcpStack implements TcpLink {
   private count = 0;
   private readonly touched = new Set<TcpConnection>();
   private readonly blocked = new Set<TcpConnection>();
+  /** In time-wait, the longest there first. */
+  private readonly waiting = new Set<TcpConnection>();
 
   constructor(host: TcpStackHost) {
     this.host = host;
@@ -87,7 +89,7 @@ export class TcpStack implements TcpLink {
       this.touched.add(entry);
       return;
     }
-    entry?.abort();
+    entry?.giveWay();
     if (fresh) this.request(addresses, segment);
     else if ((segment.flags & TCP.RST) === 0) this.reset(addresses, segment);
   }
@@ -134,8 +136,13 @@ export class TcpStack implements TcpLink {
     return false;
   }
 
+  waits(connection: TcpConnection): void {
+    this.waiting.add(connection);
+  }
+
   closed(connection: TcpConnection): void {
     this.blocked.delete(connection);
+    this.waiting.delete(connection);
     this.remove(connection.addresses);
   }
 
@@ -206,10 +213,14 @@ export class TcpStack implements TcpLink {
     return this.table.get(remoteKey(addresses))?.get(localKey(addresses));
   }
 
+  /** Who only waits for stray segments makes room: short connections come faster than their waiting ends. */
   private reserve({ remoteAddress }: TcpAddresses): boolean {
-    const used = this.perGuest.get(remoteAddress) ?? 0;
-    if (used >= PER_GUEST || this.count >= IN_ALL) return false;
-    this.perGuest.set(remoteAddress, used + 1);
+    const used = () => this.perGuest.get(remoteAddress) ?? 0;
+    if (used() >= PER_GUEST)
+      find(this.waiting, ({ addresses }) => addresses.remoteAddress === remoteAddress)?.giveWay();
+    if (this.count >= IN_ALL) find(this.waiting, () => true)?.giveWay();
+    if (used() >= PER_GUEST || this.count >= IN_ALL) return false;
+    this.perGuest.set(remoteAddress, used() + 1);
     this.count++;
     return true;
   }
@@ -234,6 +245,11 @@ export class TcpStack implements TcpLink {
     if (left === 0) this.perGuest.delete(addresses.remoteAddress);
     else this.perGuest.set(addresses.remoteAddress, left);
   }
+}
+
+function find<T>(all: Iterable<T>, test: (each: T) => boolean): T | undefined {
+  for (const each of all) if (test(each)) return each;
+  return undefined;
 }
 
 function remoteKey({ remoteAddress, remotePort }: TcpAddresses): number {

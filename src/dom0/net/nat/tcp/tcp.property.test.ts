@@ -114,6 +114,7 @@ class End implements TcpHandler {
       this.net.carry(this.peer, header, payload, mss);
       return true;
     },
+    waits: () => {},
     closed: () => {},
   });
 

@@ -41,6 +41,8 @@ export interface TcpLink {
    * @returns false: no room; {@link TcpConnection.settle} is called once there is
    */
   send(connection: TcpConnection, header: Uint8Array, payload: readonly Uint8Array[], mss: number): boolean;
+  /** Both directions have ended, and it only waits for stray segments: {@link TcpConnection.giveWay} may end that. */
+  waits(connection: TcpConnection): void;
   /** It is over; the link forgets it. */
   closed(connection: TcpConnection): void;
 }
