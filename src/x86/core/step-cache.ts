@@ -6,13 +6,16 @@
 import type { Memory } from '../../machine/memory.ts';
 import type { Instruction } from '../decoder.ts';
 
-const ENTRIES = 4096;
+const ENTRIES = 1 << 14;
 
 interface Entry {
   readonly linear: number;
   readonly bytes: Uint8Array;
   readonly instruction: Instruction;
 }
+
+/** Equal offsets in different pages are not in each other's way. */
+const slotOf = (linear: number) => (linear ^ Math.imul(linear >>> 12, 0x9e37)) & (ENTRIES - 1);
 
 export class StepCache {
   private readonly memory: Memory;
@@ -24,7 +27,7 @@ export class StepCache {
 
   /** @param linear address of the instruction's first byte */
   find(linear: number): Instruction | null {
-    const entry = this.entries[linear & (ENTRIES - 1)];
+    const entry = this.entries[slotOf(linear)];
     if (entry === undefined || entry.linear !== linear) return null;
     const { u8 } = this.memory;
     const { bytes } = entry;
@@ -35,6 +38,6 @@ export class StepCache {
   /** The instruction lies within one page. */
   keep(linear: number, instruction: Instruction): void {
     const bytes = this.memory.u8.slice(linear, linear + instruction.length);
-    this.entries[linear & (ENTRIES - 1)] = { linear, bytes, instruction };
+    this.entries[slotOf(linear)] = { linear, bytes, instruction };
   }
 }

@@ -140,49 +140,102 @@ export class GuestCode implements CodeView {
   }
 }
 
-/** The same code, but only what a recording shows (see core/recorder.ts). */
-export class RecordedCode implements CodeView {
-  private readonly code: Pick<CodeView, 'page'>;
-  /** By address of an instruction: what was executed after it, and how often. */
-  private readonly successors = new Map<number, Map<number, number>>();
+/** What followed an instruction in a recording, and how often; usually it is one place. */
+interface Successors {
+  readonly first: VirtualAddress;
+  count: number;
+  others: Map<VirtualAddress, number> | null;
+}
 
-  /** @param traces virtual addresses of instructions, in the order of execution */
-  constructor(code: Pick<CodeView, 'page'>, page: VirtualAddress, traces: readonly Float64Array[]) {
-    this.code = code;
-    for (const trace of traces) this.read(trace, page);
+/** A recording (see core/recorder.ts), made ready to be asked. */
+class Recording {
+  readonly trace: Float64Array;
+  readonly successors = new Map<VirtualAddress, Successors>();
+
+  constructor(trace: Float64Array) {
+    this.trace = trace;
+    for (let i = 0; i + 1 < trace.length; i++) {
+      const to = trace[i + 1]!;
+      const known = this.successors.get(trace[i]!);
+      if (known === undefined) this.successors.set(trace[i]!, { first: to, count: 1, others: null });
+      else if (known.first === to) known.count++;
+      else {
+        known.others ??= new Map();
+        known.others.set(to, (known.others.get(to) ?? 0) + 1);
+      }
+    }
   }
 
-  private read(trace: Float64Array, page: VirtualAddress): void {
-    for (let i = 0; i + 1 < trace.length; i++) {
-      const from = trace[i]! - page;
-      const to = trace[i + 1]! - page;
-      let next = this.successors.get(from);
-      if (next === undefined) {
-        next = new Map();
-        this.successors.set(from, next);
-      }
-      next.set(to, (next.get(to) ?? 0) + 1);
-    }
+  is(trace: Float64Array): boolean {
+    return this.trace.length === trace.length && this.trace.every((address, i) => address === trace[i]);
+  }
+}
+
+/** Recordings that are kept, because several regions are made from each. */
+const KEPT = 32;
+
+/** The recordings that were used last. */
+export class Recordings {
+  private kept: Recording[] = [];
+
+  /** @param trace virtual addresses of instructions, in the order of execution */
+  of(trace: Float64Array): Recording {
+    const recording = this.kept.find((each) => each.is(trace)) ?? new Recording(trace);
+    this.kept = [recording, ...this.kept.filter((each) => each !== recording)].slice(0, KEPT);
+    return recording;
+  }
+}
+
+/** The same code, but only what recordings show. */
+export class RecordedCode implements CodeView {
+  private readonly code: Pick<CodeView, 'page'>;
+  private readonly start: VirtualAddress;
+  private readonly recordings: readonly Recording[];
+
+  /** @param start of the entry's page */
+  constructor(code: Pick<CodeView, 'page'>, start: VirtualAddress, recordings: readonly Recording[]) {
+    this.code = code;
+    this.start = start;
+    this.recordings = recordings;
   }
 
   page(delta: number): CodePage | null {
     return this.code.page(delta);
   }
 
+  private *successors(address: number): Generator<Successors> {
+    for (const { successors } of this.recordings) {
+      const known = successors.get(address + this.start);
+      if (known !== undefined) yield known;
+    }
+  }
+
   executed(address: number): boolean {
-    return this.successors.has(address);
+    const va = address + this.start;
+    return this.recordings.some(({ successors }) => successors.has(va));
   }
 
   taken(address: number, behind: number): boolean {
-    return this.targets(address).some((to) => to !== behind);
+    const va = behind + this.start;
+    for (const { first, others } of this.successors(address))
+      if (first !== va || others !== null) return true;
+    return false;
   }
 
   passed(address: number, behind: number): boolean {
-    return this.successors.get(address)?.has(behind) === true;
+    const va = behind + this.start;
+    for (const { first, others } of this.successors(address))
+      if (first === va || others?.has(va) === true) return true;
+    return false;
   }
 
   targets(address: number): number[] {
-    const seen = this.successors.get(address) ?? new Map<number, number>();
-    return [...seen].sort((a, b) => b[1] - a[1]).map(([to]) => to);
+    const seen = new Map<number, number>();
+    const note = (to: VirtualAddress, count: number) => seen.set(to, (seen.get(to) ?? 0) + count);
+    for (const { first, count, others } of this.successors(address)) {
+      note(first, count);
+      for (const [to, often] of others ?? []) note(to, often);
+    }
+    return [...seen].sort((a, b) => b[1] - a[1]).map(([to]) => to - this.start);
   }
 }

@@ -8,7 +8,7 @@ import { Decoder } from '../decoder.ts';
 import { expandForms } from '../isa/form.ts';
 import { definitions } from '../isa/index.ts';
 import { buildRegions } from './build.ts';
-import { type CodePlace, GuestCode, RecordedCode } from './code-view.ts';
+import { type CodePlace, GuestCode, RecordedCode, Recordings } from './code-view.ts';
 import { KnownForms } from './facts.ts';
 import { findRegion, type Region, worthwhile } from './region.ts';
 
@@ -113,6 +113,7 @@ export class Compiler {
   private readonly memory: Memory;
   private readonly decoder: Decoder;
   private readonly forms = new KnownForms();
+  private readonly recordings = new Recordings();
   /** Takes each module with its bytes and regions, to be kept for later runs. */
   onCompiled: (bytes: Uint8Array, regions: readonly CompiledRegion[], module: WebAssembly.Module) => void =
     () => {};
@@ -130,7 +131,13 @@ export class Compiler {
     places.forEach(({ code, entry, apart, remakes, traces }, place) => {
       const guest = new GuestCode(this.memory, code);
       const wide = traces.length > 0;
-      const view = wide ? new RecordedCode(guest, code.page, traces) : guest;
+      const view = wide
+        ? new RecordedCode(
+            guest,
+            code.page,
+            traces.map((trace) => this.recordings.of(trace)),
+          )
+        : guest;
       const region = findRegion(this.decoder, view, entry, new Set(apart), wide);
       if (region === null || (!wide && !worthwhile(region))) return;
       regions.push(region);

@@ -3,7 +3,7 @@ import { PAGE_SIZE } from '../../machine/memory.ts';
 import { Decoder } from '../decoder.ts';
 import { expandForms } from '../isa/form.ts';
 import { definitions } from '../isa/index.ts';
-import { RecordedCode } from './code-view.ts';
+import { RecordedCode, Recordings } from './code-view.ts';
 import { findRegion } from './region.ts';
 
 const CODE = 0x5555_5555_4000;
@@ -23,7 +23,7 @@ function regionCalling(delta: number) {
   };
   const callee = CODE + delta * PAGE_SIZE;
   const trace = Float64Array.of(CODE, callee, callee + 1, CODE + 2, CODE + 3, CODE);
-  const view = new RecordedCode(code, CODE, [trace]);
+  const view = new RecordedCode(code, CODE, [new Recordings().of(trace)]);
   return findRegion(new Decoder(expandForms(definitions)), view, 0, new Set(), true)!;
 }
 

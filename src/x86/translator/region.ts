@@ -59,7 +59,7 @@ interface Limits {
   readonly callees: number;
 }
 
-const NARROW: Limits = { region: 500, inline: 120, depth: 5, callees: 1 };
+const NARROW: Limits = { region: 300, inline: 60, depth: 3, callees: 1 };
 const WIDE: Limits = { region: 700, inline: 300, depth: 12, callees: 4 };
 /** A region without a loop that is smaller is hardly worth being entered. */
 const WORTHWHILE_INSTRUCTIONS = 8;
