@@ -17,6 +17,8 @@ export function tuneEngine(): void {
   // Copies of loop bodies, which made the optimising compiler a fifth slower and nothing faster.
   setFlagsFromString('--no-wasm-loop-peeling');
   setFlagsFromString('--no-wasm-loop-unrolling');
+  // One module at a time on one core: the others are the guests'.
+  setFlagsFromString('--wasm-num-compilation-tasks=1');
   // Our own JavaScript is optimised later: the cores have enough to do when much is new.
   setFlagsFromString('--interrupt-budget=400000');
 }
