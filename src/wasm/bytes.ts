@@ -1,15 +1,20 @@
+const EMPTY = new Uint8Array(0);
+/** Bytes for which room is made first. */
+const LEAST = 64;
+
 /** A growing byte string, with the number encodings of the WebAssembly binary format (LEB128). */
 export class Bytes {
   private data: Uint8Array;
   length = 0;
 
-  constructor(capacity = 64) {
-    this.data = new Uint8Array(capacity);
+  /** @param capacity bytes for which there is to be room at once; many hold none in the end */
+  constructor(capacity = 0) {
+    this.data = capacity === 0 ? EMPTY : new Uint8Array(capacity);
   }
 
   private room(more: number): void {
     if (this.length + more <= this.data.length) return;
-    const grown = new Uint8Array(Math.max(this.data.length * 2, this.length + more));
+    const grown = new Uint8Array(Math.max(this.data.length * 2, this.length + more, LEAST));
     grown.set(this.data.subarray(0, this.length));
     this.data = grown;
   }
@@ -45,8 +50,9 @@ export class Bytes {
 
   /** Signed LEB128 of an i64; a bigint is taken modulo 2^64. */
   s64(value: number | bigint): void {
-    if (typeof value === 'number' && value === (value | 0)) {
-      this.s32(value);
+    const small = Number(value);
+    if (small === (small | 0)) {
+      this.s32(small);
       return;
     }
     let rest = BigInt.asIntN(64, BigInt(value));

@@ -113,46 +113,62 @@ export function simd(code: number): number[] {
 const asI32 = (x: I32Like): I32 => (typeof x === 'number' ? new Const('i32', x) : x);
 const asI64 = (x: I64Like): I64 => (typeof x === 'object' ? x : new Const('i64', x));
 
-const un32 = (code: number) => (a: I32Like) => new Op('i32', [code], [asI32(a)]);
+const un32 = (code: number) => {
+  const codes = [code];
+  return (a: I32Like) => new Op('i32', codes, [asI32(a)]);
+};
 /** The number of a constant expression, else null: what is known while emitting is computed while emitting. */
 export function constantOf(x: Expr | number | bigint): bigint | null {
   if (typeof x !== 'object') return BigInt(x);
   return x instanceof Const ? BigInt(x.value) : null;
 }
 
-type Folding = (a: bigint, b: bigint) => bigint;
+const isConstant = (x: Expr | number | bigint) => typeof x !== 'object' || x instanceof Const;
+const isZero = (x: Expr | number | bigint) => {
+  const value = x instanceof Const ? x.value : x;
+  return value === 0 || value === 0n;
+};
 
-const bin32 =
-  (code: number, fold?: Folding) =>
-  (a: I32Like, b: I32Like): I32 => {
-    if (fold !== undefined) {
-      const x = constantOf(a);
-      const y = constantOf(b);
-      if (x !== null && y !== null) return new Const('i32', Number(BigInt.asIntN(32, fold(x, y))));
-    }
-    return new Op('i32', [code], [asI32(a), asI32(b)]);
+type Folding<T> = (a: bigint, b: bigint) => T;
+
+/** What is computed while emitting, if both are known; null: they are not. */
+function folded<T>(
+  fold: Folding<T> | undefined,
+  a: Expr | number | bigint,
+  b: Expr | number | bigint,
+): T | null {
+  if (fold === undefined || !isConstant(a) || !isConstant(b)) return null;
+  return fold(constantOf(a)!, constantOf(b)!);
+}
+
+const bin32 = (code: number, fold?: Folding<bigint>) => {
+  const codes = [code];
+  return (a: I32Like, b: I32Like): I32 => {
+    const known = folded(fold, a, b);
+    if (known !== null) return new Const('i32', Number(BigInt.asIntN(32, known)));
+    return new Op('i32', codes, [asI32(a), asI32(b)]);
   };
-const un64 = (code: number) => (a: I64Like) => new Op('i64', [code], [asI64(a)]);
-const bin64 =
-  (code: number, fold?: Folding) =>
-  (a: I64Like, b: I64Like): I64 => {
-    if (fold !== undefined) {
-      const x = constantOf(a);
-      const y = constantOf(b);
-      if (x !== null && y !== null) return new Const('i64', BigInt.asIntN(64, fold(x, y)));
-    }
-    return new Op('i64', [code], [asI64(a), asI64(b)]);
+};
+const un64 = (code: number) => {
+  const codes = [code];
+  return (a: I64Like) => new Op('i64', codes, [asI64(a)]);
+};
+const bin64 = (code: number, fold?: Folding<bigint>) => {
+  const codes = [code];
+  return (a: I64Like, b: I64Like): I64 => {
+    const known = folded(fold, a, b);
+    if (known !== null) return new Const('i64', BigInt.asIntN(64, known));
+    return new Op('i64', codes, [asI64(a), asI64(b)]);
   };
-const cmp64 =
-  (code: number, fold?: (a: bigint, b: bigint) => boolean) =>
-  (a: I64Like, b: I64Like): I32 => {
-    if (fold !== undefined) {
-      const x = constantOf(a);
-      const y = constantOf(b);
-      if (x !== null && y !== null) return new Const('i32', fold(x, y) ? 1 : 0);
-    }
-    return new Op('i32', [code], [asI64(a), asI64(b)]);
+};
+const cmp64 = (code: number, fold?: Folding<boolean>) => {
+  const codes = [code];
+  return (a: I64Like, b: I64Like): I32 => {
+    const known = folded(fold, a, b);
+    if (known !== null) return new Const('i32', known ? 1 : 0);
+    return new Op('i32', codes, [asI64(a), asI64(b)]);
   };
+};
 const add64 = bin64(0x7c, (a, b) => a + b);
 const load =
   <T extends ValType>(type: T, ...code: number[]) =>
@@ -224,8 +240,7 @@ export const i64 = {
   clz: un64(0x79),
   ctz: un64(0x7a),
   popcnt: un64(0x7b),
-  add: (a: I64Like, b: I64Like): I64 =>
-    constantOf(b) === 0n ? asI64(a) : constantOf(a) === 0n ? asI64(b) : add64(a, b),
+  add: (a: I64Like, b: I64Like): I64 => (isZero(b) ? asI64(a) : isZero(a) ? asI64(b) : add64(a, b)),
   sub: bin64(0x7d, (a, b) => a - b),
   mul: bin64(0x7e),
   div_s: bin64(0x7f),

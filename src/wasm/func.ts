@@ -2,6 +2,9 @@
 import { Bytes } from './bytes.ts';
 import { constantOf, displaced, type Expr, type I32, type I32Like, i32, simd, type ValType } from './expr.ts';
 
+/** Bytes of a function as they mostly are. */
+const ROOM = 2048;
+
 export const TYPE_CODE: Record<ValType, number> = { i32: 0x7f, i64: 0x7e, f32: 0x7d, f64: 0x7c, v128: 0x7b };
 
 /** A local variable; as an expression, its value. */
@@ -98,7 +101,7 @@ export class Func implements Callee {
   readonly params: readonly ValType[];
   readonly results: readonly ValType[];
   readonly args: Local[];
-  private body = new Bytes(256);
+  private body = new Bytes(ROOM);
   private prologue: Bytes | null = null;
   /** Where the conditional branches stand of which it is known how they go, in the body. */
   private hints: [at: number, taken: boolean][] = [];
@@ -138,7 +141,7 @@ export class Func implements Callee {
   /** What some statements come to, without adding them; see {@link append}. */
   captured(work: () => void): Bytes {
     const { body, hints } = this;
-    this.body = new Bytes(64);
+    this.body = new Bytes();
     this.hints = [];
     work();
     const made = this.body;
@@ -154,7 +157,7 @@ export class Func implements Callee {
 
   /** Forgets all statements and variables. */
   reset(): void {
-    this.body = new Bytes(256);
+    this.body = new Bytes(ROOM);
     this.prologue = null;
     this.hints = [];
     this.types.length = this.params.length;

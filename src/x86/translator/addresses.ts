@@ -106,7 +106,8 @@ export class Addresses {
   /** Behind an instruction. */
   advance(block: number, position: number, offset: number, instruction: Instruction): void {
     const origins = this.after(this.known.origins, block, position, offset, instruction);
-    this.known = { ...this.known, origins };
+    const { groups, checked } = this.known;
+    if (origins !== this.known.origins) this.known = { origins, groups, checked };
   }
 
   /** The group that an access belongs to; null: none. */
@@ -126,7 +127,8 @@ export class Addresses {
 
   /** A group was checked: from here on its accesses need nothing. */
   check(group: Group, linear: Local<'i32'>): void {
-    this.known = { ...this.known, checked: new Map(this.known.checked).set(group, linear) };
+    const { origins, groups, checked } = this.known;
+    this.known = { origins, groups, checked: new Map(checked).set(group, linear) };
   }
 
   /** The groups of the extended basic block that begins with a block. */
@@ -209,13 +211,14 @@ export class Addresses {
     const { changes, additions } = this.forms.of(form);
     const written = writtenRegisters(instruction);
     if (written.length + changes.length + additions.length === 0) return origins;
-    const next = [...origins];
+    const next = origins.slice();
     for (const { register, displacement } of additions) {
       const { id, offset: added } = next[register]!;
       next[register] = { id, offset: added + displacement };
     }
-    for (const register of [...written, ...changes])
-      next[register] = { id: ((block + 1) * 1024 + position) * 16 + register, offset: 0 };
+    const changed = ((block + 1) * 1024 + position) * 16;
+    for (const register of written) next[register] = { id: changed + register, offset: 0 };
+    for (const register of changes) next[register] = { id: changed + register, offset: 0 };
     const moved = this.moved(origins, offset, instruction);
     if (moved !== null) next[written[0]!] = moved;
     return next;

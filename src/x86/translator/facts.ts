@@ -42,6 +42,7 @@ export class KnownForms {
   /** @returns false: something is new, and what was emitted so far did not know it */
   learn(form: Form, seen: Facts): boolean {
     const known = this.of(form);
+    if (includes(known, seen)) return true;
     const changes = union(known.changes, seen.changes, (register) => register);
     const changed = (place: Place) => changes.includes(place.register);
     const merged: Facts = {
@@ -61,6 +62,23 @@ export class KnownForms {
     return same;
   }
 }
+
+/** All of what was seen is known: as it is nearly always. */
+function includes(known: Facts, seen: Facts): boolean {
+  return (
+    (known.conditionalFlags || !seen.conditionalFlags) &&
+    (known.conditionalChanges || !seen.conditionalChanges) &&
+    seen.changes.every((register) => known.changes.includes(register)) &&
+    seen.additions.every((place) => known.additions.some((each) => placeKey(each) === placeKey(place))) &&
+    seen.accesses.every((access) => known.accesses.some((each) => sameAccess(each, access)))
+  );
+}
+
+export const sameAccess = (a: Access, b: Access): boolean =>
+  a.bytes === b.bytes &&
+  a.write === b.write &&
+  a.place?.register === b.place?.register &&
+  a.place?.displacement === b.place?.displacement;
 
 const placeKey = ({ register, displacement }: Place) => register * 2 ** 20 + displacement;
 const accessKey = ({ place, bytes, write }: Access) =>

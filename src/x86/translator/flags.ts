@@ -113,7 +113,15 @@ export class RegionFlags {
 
   set(word: FlagWord, value: Expr): void {
     this.used = true;
-    this.pending = { ...this.pending, [word]: value, operation: null };
+    const { zres, spres, of, cf, af } = this.pending;
+    this.pending = {
+      zres: word === 'zres' ? value : zres,
+      spres: word === 'spres' ? value : spres,
+      of: word === 'of' ? value : of,
+      cf: word === 'cf' ? value : cf,
+      af: word === 'af' ? value : af,
+      operation: null,
+    };
   }
 
   /** The words just set are those of an operation. */

@@ -42,9 +42,9 @@ export const registerOf = (slot: number): number => (slot - CPU.regs) >>> 3;
 export function writtenRegisters(instruction: Instruction): number[] {
   const form = instruction.form!;
   const registers: number[] = [];
-  form.operands.forEach(({ written }, i) => {
-    const slot = written ? operandSlot(instruction, form, i) : null;
+  for (let i = 0; i < form.operands.length; i++) {
+    const slot = form.operands[i]!.written ? operandSlot(instruction, form, i) : null;
     if (slot !== null && isGeneral(slot)) registers.push(registerOf(slot));
-  });
+  }
   return registers;
 }

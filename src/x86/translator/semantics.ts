@@ -30,7 +30,7 @@ import type { FloatComparison } from '../isa/sse-semantics.ts';
 import { accessInfo, emitLookup } from '../mmu.ts';
 import { CPU, FLAG, STATUS_FLAGS } from '../state.ts';
 import type { Member } from './addresses.ts';
-import type { Access, Facts } from './facts.ts';
+import { type Access, type Facts, sameAccess } from './facts.ts';
 import type { RegionImports } from './imports.ts';
 import { isGeneral, operandSlot, writtenRegisters } from './operands.ts';
 import type { RegionExits, RegionState } from './region-state.ts';
@@ -42,12 +42,12 @@ import { VectorSemantics } from './vectors-semantics.ts';
 const KEPT_FLAGS = STATUS_FLAGS | FLAG.DF;
 
 export class TranslatorSemantics extends EmittingSemantics {
-  readonly host: HostFunctions;
-  readonly sse: VectorSemantics;
+  private hostOnce: HostFunctions | undefined;
+  private sseOnce: VectorSemantics | undefined;
   /** What the definition does besides its operands. */
   private conditionalFlags = false;
   private conditionalChanges = false;
-  private readonly changed = new Set<number>();
+  private readonly changed: number[] = [];
   private readonly additions: Place[] = [];
   private readonly accesses: Access[] = [];
   private readonly instruction: Instruction;
@@ -85,19 +85,39 @@ export class TranslatorSemantics extends EmittingSemantics {
     this.depth = state.f.depth;
     this.direct = options.direct;
     this.registers = new Registers(state, options.copying);
-    const { cpu, vectors } = state;
-    this.host = {
-      ...hostFunctions(cpu, options.imports, (callee, ...args) => this.seen(callee, ...args)),
+  }
+
+  // Most instructions want neither.
+
+  get host(): HostFunctions {
+    this.hostOnce ??= this.makeHost();
+    return this.hostOnce;
+  }
+
+  get sse(): VectorSemantics {
+    this.sseOnce ??= this.makeSse();
+    return this.sseOnce;
+  }
+
+  private makeHost(): HostFunctions {
+    const { imports } = this;
+    const { cpu, vectors } = this.state;
+    return {
+      ...hostFunctions(cpu, imports, (callee, ...args) => this.seen(callee, ...args)),
       fpu: (which, operand, value) =>
         vectors.seen(
-          options.imports.fpu,
+          imports.fpu,
           i32.const(which),
           cpu,
           operand,
           typeof value === 'number' ? i32.const(value) : value,
         ),
     };
-    this.sse = new VectorSemantics(
+  }
+
+  private makeSse(): VectorSemantics {
+    const { state } = this;
+    return new VectorSemantics(
       {
         f: state.f,
         cpu: state.cpu,
@@ -112,17 +132,18 @@ export class TranslatorSemantics extends EmittingSemantics {
         getV: (i) => this.getV(i),
         setV: (i, value) => this.setV(i, value),
       },
-      vectors,
+      state.vectors,
     );
   }
 
   /** What emitting it showed. */
   get facts(): Facts {
-    const operands = writtenRegisters(this.instruction);
+    const { changed } = this;
+    const operands = changed.length === 0 ? [] : writtenRegisters(this.instruction);
     return {
       conditionalFlags: this.conditionalFlags,
       conditionalChanges: this.conditionalChanges,
-      changes: [...this.changed].filter((register) => !operands.includes(register)),
+      changes: changed.filter((register) => !operands.includes(register)),
       additions: this.additions,
       accesses: this.accesses,
     };
@@ -136,7 +157,7 @@ export class TranslatorSemantics extends EmittingSemantics {
   }
 
   setReg(index: number, value: I64): void {
-    this.changed.add(index);
+    if (!this.changed.includes(index)) this.changed.push(index);
     this.writeReg(index, value);
   }
 
@@ -576,9 +597,3 @@ export class TranslatorSemantics extends EmittingSemantics {
     return result;
   }
 }
-
-const sameAccess = (a: Access, b: Access): boolean =>
-  a.bytes === b.bytes &&
-  a.write === b.write &&
-  a.place?.register === b.place?.register &&
-  a.place?.displacement === b.place?.displacement;
