@@ -17,8 +17,8 @@
  *   --systems LIST   of ours, native, tcg, uml and interpreter (ours without the translator); all but the last
  *   --json FILE      the rows as JSON: an array of {name, group, unit, ours, native, tcg, uml}
  *   --warm MS        how long each row runs before it is timed (500), and
- *   --measure MS     while it is (300); disk and network: twice and four times as long,
- *                    servers: eight and sixteen times
+ *   --measure MS     while it is (300); disk and network: four times as long, servers: sixteen times
+ *   --ramp MS        for disk, network and servers in place of --warm, as fio's ramp_time (10000)
  *   --nice=N         the priority of what is measured, as of nice(1), below 0 to keep others from disturbing (0)
  *   --idle SECONDS   how long an idle domain is watched (20)
  *
@@ -78,6 +78,7 @@ function parse() {
         idle: { type: 'string', default: '20' },
         warm: { type: 'string', default: '500' },
         measure: { type: 'string', default: '300' },
+        ramp: { type: 'string', default: '10000' },
         minutes: { type: 'string', default: '30' },
         seconds: { type: 'string', default: '10' },
         domains: { type: 'string', default: '128' },
@@ -119,6 +120,7 @@ function parse() {
       nice: number(values.nice, 'nice', -20),
       idleSeconds: number(values.idle, 'idle', 1),
       times: { warm: number(values.warm, 'warm', 0), measure: number(values.measure, 'measure', 1) },
+      ramp: number(values.ramp, 'ramp', 0),
     };
   } catch (error) {
     return fail((error as Error).message, 2);
@@ -195,7 +197,7 @@ try {
   const wantIdle = wanted('boot', BOOT_ROWS.idle);
   const wantAgain = wanted('boot', BOOT_ROWS.warm);
   const keeps = keepsTranslations();
-  const ioTimes = { warm: options.times.warm * 2, measure: options.times.measure * 4 };
+  const ioTimes = { warm: options.ramp, measure: options.times.measure * 4 };
   const disk = new DiskResults(
     DISK_ROWS.filter(({ name }) => wanted('disk', name)),
     ioTimes,
