@@ -44,7 +44,12 @@ function machine(runSlice: () => number = () => 0) {
   };
   const run = () => {
     const receiver = new MailboxReceiver(memory, address, () => client.receive({ kind: 'room' }));
-    runPcpu(receiver, work, (message) => posted.push(message));
+    runPcpu(
+      receiver,
+      work,
+      (message) => posted.push(message),
+      () => Date.now(),
+    );
     for (const message of posted.splice(0)) client.receive(message);
   };
   return { client, run, notified, panics, signals };

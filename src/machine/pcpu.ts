@@ -6,6 +6,7 @@
  * messages by the host's own way (`post`), which works from a busy thread. Nothing here knows what the requests
  * mean, nor which host this is.
  */
+import { HaltPoll } from './halt-poll.ts';
 import type { MailboxReceiver, MailboxSender } from './mailbox.ts';
 
 /** What runs on the processor. */
@@ -45,23 +46,52 @@ const STOP = '';
 
 type Request = readonly [id: number, method: string, args: readonly unknown[]];
 
-/** Runs a processor until it is told to stop, or until its work throws: that is posted as a panic. */
+/**
+ * Runs a processor until it is told to stop, or until its work throws: that is posted as a panic.
+ * @param now a clock, ms
+ */
 export function runPcpu(
   mailbox: MailboxReceiver,
   work: PcpuWork,
   post: (message: PcpuMessage) => void,
+  now: () => number,
 ): void {
   post({ kind: 'ready' });
+  const sleeper = new Sleeper(mailbox, now);
   try {
     for (;;) {
       const doorbell = mailbox.doorbell;
       if (mailbox.pending && !serve(mailbox, work, post)) return;
       const idle = work.runSlice();
-      if (idle > 0) mailbox.wait(doorbell, idle / 1e6);
+      if (idle > 0) sleeper.sleep(doorbell, idle / 1e6);
     }
   } catch (error) {
     const { name, message } = failureOf(error);
     post({ kind: 'panic', message: `${name}: ${message}`, stack: (error as Error).stack ?? '' });
+  }
+}
+
+/** Waits for the doorbell. */
+class Sleeper {
+  private readonly mailbox: MailboxReceiver;
+  private readonly now: () => number;
+  private readonly poll = new HaltPoll();
+
+  constructor(mailbox: MailboxReceiver, now: () => number) {
+    this.mailbox = mailbox;
+    this.now = now;
+  }
+
+  /** Until the doorbell is no longer at `doorbell`, or for so many milliseconds (Infinity: for ever). */
+  sleep(doorbell: number, milliseconds: number): void {
+    const { mailbox, poll } = this;
+    const start = this.now();
+    const end = start + Math.min(poll.milliseconds, milliseconds);
+    let now = start;
+    for (; now < end; now = this.now()) if (mailbox.doorbell !== doorbell) return;
+    poll.slept(now);
+    mailbox.wait(doorbell, Math.max(0, start + milliseconds - now));
+    poll.woke(this.now());
   }
 }
 

@@ -169,5 +169,6 @@ export function runHypervisor(
       signal: (a, b) => (a < PLANE_SIGNAL ? control.evtchnSend(a, b) : planes.signal(a - PLANE_SIGNAL, b)),
     },
     post,
+    () => host.now() / 1e6,
   );
 }

@@ -35,7 +35,12 @@ async function world() {
       open: (kind, ...rest) => backends.opener.open(kind + pcpu, ...rest),
     }),
   );
-  const opening = Trunk.open(backends.machines.memory, planes, BRIDGE, (work) => work());
+  // Each look at the clock is a millisecond later.
+  let time = 0;
+  const opening = Trunk.open(backends.machines.memory, planes, BRIDGE, {
+    later: (work) => work(),
+    now: () => time++,
+  });
   await backends.settle();
   const trunk = await opening;
   const received: { from: number; to: number; length: number; offload: Offload }[] = [];

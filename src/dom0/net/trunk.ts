@@ -11,7 +11,7 @@ import { getMac, isGroup } from './addresses.ts';
 import { ETHERNET } from './headers.ts';
 import type { NatLink } from './nat/nat.ts';
 import type { Offload } from './offload.ts';
-import { Uplink, type UplinkUser } from './uplink.ts';
+import { Uplink, type UplinkThread, type UplinkUser } from './uplink.ts';
 
 /** Addresses that are remembered. */
 const TABLE_MAX = 4096;
@@ -29,20 +29,20 @@ export class Trunk {
 
   /**
    * Connects to the bridges of a name.
-   * @param planes those of each processor @param later as in {@link Uplink.open}
+   * @param planes those of each processor
    * @throws Error: the machine has no memory for it
    */
   static async open(
     memory: Memory,
     planes: readonly PlaneOpener[],
     bridge: string,
-    later: (work: () => void) => void,
+    thread: UplinkThread,
   ): Promise<Trunk> {
     const trunk = new Trunk();
     try {
       for (const each of planes) {
         let port!: Port;
-        const uplink = await Uplink.open(memory, each, bridge, later, (link) => {
+        const uplink = await Uplink.open(memory, each, bridge, thread, (link) => {
           port = (pieces, offload) => link.send(pieces, offload);
           return {
             receive: (frame, offload) => {

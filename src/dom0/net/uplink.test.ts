@@ -21,11 +21,12 @@ async function world(domains: number) {
   const received: { from: number; length: number; offload: Offload }[] = [];
   const calls: string[] = [];
   const later: (() => void)[] = [];
+  let time = 0;
   const opening = Uplink.open(
     backends.machines.memory,
     backends.opener,
     BRIDGE,
-    (work) => later.push(work),
+    { later: (work) => later.push(work), now: () => time++ },
     () => ({
       receive: (frame, { flags, gso, gsoSize }) => {
         received.push({ from: frame[11]!, length: frame.length, offload: { flags, gso, gsoSize } });

@@ -1,4 +1,5 @@
 /** Domain 0's end of an uplink: frames between a bridge and a NAT (the other end is uplink-plane.ts). */
+import { HaltPoll } from '../../machine/halt-poll.ts';
 import type { Memory } from '../../machine/memory.ts';
 import type { PlaneHandle, PlaneOpener } from '../backend/data-plane.ts';
 import { FrameRing } from './frame-ring.ts';
@@ -16,37 +17,47 @@ export interface UplinkUser {
   room(): void;
 }
 
+/** The thread that it is on. */
+export interface UplinkThread {
+  /** Calls back once the thread has looked after its other business. */
+  later(work: () => void): void;
+  /** A clock, ms. */
+  now(): number;
+}
+
 /** Frames that are taken before the thread's other work has its turn. */
 const TURN = 64;
 
 export class Uplink implements NatLink {
   private readonly memory: Memory;
-  private readonly later: (work: () => void) => void;
+  private readonly thread: UplinkThread;
   private user!: UplinkUser;
   private plane: PlaneHandle | null = null;
   private inward: FrameRing | null = null;
   private outward: FrameRing | null = null;
   private draining = false;
+  private readonly poll = new HaltPoll();
+  /** Since when the ring has been empty, ms; null: it is not known to be. */
+  private empty: number | null = null;
 
-  private constructor(memory: Memory, later: (work: () => void) => void) {
+  private constructor(memory: Memory, thread: UplinkThread) {
     this.memory = memory;
-    this.later = later;
+    this.thread = thread;
   }
 
   /**
    * Connects to a bridge.
    * @param user makes the user of this link
-   * @param later calls back once this thread has looked after its other business
    * @throws Error: the machine has no memory for it
    */
   static async open(
     memory: Memory,
     planes: PlaneOpener,
     bridge: string,
-    later: (work: () => void) => void,
+    thread: UplinkThread,
     user: (link: NatLink) => UplinkUser,
   ): Promise<Uplink> {
-    const uplink = new Uplink(memory, later);
+    const uplink = new Uplink(memory, thread);
     uplink.user = user(uplink);
     uplink.plane = await planes.open(
       'uplink',
@@ -98,8 +109,20 @@ export class Uplink implements NatLink {
       this.inward = new FrameRing(this.memory, report.receive);
       this.outward = new FrameRing(this.memory, report.send);
       this.drain();
-    } else if (report.value === UPLINK.data) this.drain();
-    else this.user.room();
+    } else if (report.value === UPLINK.data) {
+      this.poll.woke(this.thread.now());
+      this.drain();
+    } else this.user.room();
+  }
+
+  /** The ring is empty: whether to look again soon. */
+  private looks(): boolean {
+    if (this.poll.milliseconds === 0) return false;
+    const now = this.thread.now();
+    this.empty ??= now;
+    if (now - this.empty < this.poll.milliseconds) return true;
+    this.empty = null;
+    return false;
   }
 
   private drain(): void {
@@ -110,9 +133,12 @@ export class Uplink implements NatLink {
     for (let count = 0; count < TURN && more; count++) {
       const frame = this.inward?.next();
       if (!frame) {
+        if (this.looks()) break;
         more = this.inward?.sleep() ?? false;
+        if (!more) this.poll.slept(this.thread.now());
         continue;
       }
+      this.empty = null;
       this.user.receive(this.memory.u8.subarray(frame.address, frame.address + frame.length), frame);
       // The user may have closed the link.
       room = (this.inward?.release(frame) ?? false) || room;
@@ -120,6 +146,6 @@ export class Uplink implements NatLink {
     this.user.settle();
     if (room) this.plane?.signal(UPLINK.room);
     this.draining = false;
-    if (more && this.inward) this.later(() => this.drain());
+    if (more && this.inward) this.thread.later(() => this.drain());
   }
 }

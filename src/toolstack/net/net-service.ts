@@ -10,7 +10,7 @@ import type { HostNetwork } from '../../dom0/net/nat/host.ts';
 import { Nat, type NatLink, type PortForward } from '../../dom0/net/nat/nat.ts';
 import { Segmentation } from '../../dom0/net/segmentation.ts';
 import { Trunk } from '../../dom0/net/trunk.ts';
-import { Uplink, type UplinkUser } from '../../dom0/net/uplink.ts';
+import { Uplink, type UplinkThread, type UplinkUser } from '../../dom0/net/uplink.ts';
 import { type VifHost, VirtualInterface } from '../../dom0/net/vif.ts';
 import type { XenstoreClient } from '../../dom0/xenstore/client.ts';
 import type { Frames } from '../../machine/frames.ts';
@@ -38,6 +38,7 @@ export const DEFAULT_NETWORK: NetworkOptions = {
 };
 
 /** Locally administered (the second bit of the first byte), the same for every network: none sees another. */
+const THREAD: UplinkThread = { later: setImmediate, now: nodeClock.now };
 const GATEWAY_MAC = 0x0200_0a00_0201;
 const DETACH_TIMEOUT = 10_000;
 
@@ -301,13 +302,12 @@ export class NetService {
     network: Network,
     user: (link: NatLink) => UplinkUser,
   ): Promise<Ending> {
-    if (this.pcpuPlanes.length === 1)
-      return Uplink.open(this.memory, this.host.planes, bridge, setImmediate, user);
+    if (this.pcpuPlanes.length === 1) return Uplink.open(this.memory, this.host.planes, bridge, THREAD, user);
     return (await this.trunkOf(bridge, network)).join(user);
   }
 
   private async trunkOf(bridge: string, network: Network): Promise<Trunk> {
-    network.trunk ??= Trunk.open(this.memory, this.pcpuPlanes, bridge, setImmediate);
+    network.trunk ??= Trunk.open(this.memory, this.pcpuPlanes, bridge, THREAD);
     const { trunk } = network;
     try {
       return await trunk;
