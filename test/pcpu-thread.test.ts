@@ -49,6 +49,7 @@ runPcpu(
     signal: (a, b) => post({ kind: 'notify', value: [a, b] }),
   },
   post,
+  () => performance.now(),
 );
 `;
 
